@@ -1,0 +1,5 @@
+"""`python -m latentry`."""
+
+from latentry.cli import main
+
+main()

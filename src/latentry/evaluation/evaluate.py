@@ -1,0 +1,160 @@
+"""From a run to `predictions.npz` and `results.json`. The one place where test labels are read."""
+
+import dataclasses
+import functools
+import io
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentry import files
+from latentry.data import load_test
+from latentry.data.imageset import ImageSet
+from latentry.errors import RunError
+from latentry.evaluation import metrics
+from latentry.inference import answers, fit_temperature, probabilities
+from latentry.models.network import AutoencoderClassifier
+from latentry.run import Run
+from latentry.runtime import Precision, resolve_device, resolve_precision
+from latentry.training.checkpoint import load_model
+
+NUM_EXAMPLES_PER_CLASS = 2
+NUM_MISTAKES = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What asking a network about a part of the data gave.
+
+    Attributes:
+        logits: float32, (N, K).
+        arrays: what `predictions.npz` keeps of the part, without its prefix.
+        psnr: mean over images, dB.
+        ssim: mean over images.
+    """
+
+    logits: np.ndarray
+    arrays: dict[str, np.ndarray]
+    psnr: float
+    ssim: float
+
+
+def measure(
+    network: AutoencoderClassifier,
+    images: ImageSet,
+    indices: np.ndarray,
+    *,
+    views: int,
+    device: torch.device,
+    precision: Precision,
+    part: str,
+) -> Measured:
+    """Asks `network` about the images at `indices`."""
+    ask = functools.partial(answers, network, views=views, device=device, precision=precision)
+    logits, latents, psnrs, ssims = [], [], [], []
+    pixels, labels = images.images[indices], images.labels[indices]
+    start = 0
+    for output in ask(pixels, description=f"Evaluating {part}"):
+        originals = torch.from_numpy(pixels[start : start + len(output.logits)]).float().div_(255)
+        start += len(originals)
+        logits.append(output.logits.numpy())
+        latents.append(output.latent.half().numpy())
+        psnrs.append(metrics.psnr(output.reconstruction, originals))
+        ssims.append(metrics.ssim(output.reconstruction, originals))
+    all_logits = np.concatenate(logits)
+    shown = example_positions(all_logits, labels)
+    reconstructions = torch.cat([output.reconstruction for output in ask(pixels[shown])])
+    arrays = {
+        "indices": indices,
+        "labels": labels,
+        "logits": all_logits,
+        "latents": np.concatenate(latents),
+        "example_positions": shown,
+        "example_images": pixels[shown],
+        "example_reconstructions": reconstructions.mul(255).round().byte().numpy(),
+    }
+    return Measured(all_logits, arrays, float(torch.cat(psnrs).mean()), float(torch.cat(ssims).mean()))
+
+
+def example_positions(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which images a report shows: the first two of each class, then the most confident mistakes."""
+    firsts = [np.flatnonzero(labels == label)[:NUM_EXAMPLES_PER_CLASS] for label in range(logits.shape[1])]
+    return np.concatenate([*firsts, confident_mistakes(logits, labels)])
+
+
+def confident_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Positions of the wrong predictions, the most confident first, at most 12."""
+    chances = probabilities(logits, 1.0)
+    confidence = chances.max(axis=1)
+    wrong = np.flatnonzero(chances.argmax(axis=1) != labels)
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES]
+
+
+def scores(
+    measured: Measured, class_names: tuple[str, ...], temperature: float, *, has_decoder: bool
+) -> dict[str, Any]:
+    """The `validation` or `test` object of `results.json`."""
+    chances = probabilities(measured.logits, temperature)
+    return metrics.classification_metrics(measured.arrays["labels"], chances, class_names) | {
+        "psnr": measured.psnr if has_decoder else None,
+        "ssim": measured.ssim if has_decoder else None,
+    }
+
+
+def choose_temperature(measured: Measured) -> float:
+    """The temperature that fits a validation part."""
+    return fit_temperature(measured.logits, measured.arrays["labels"])
+
+
+def save_predictions(run: Run, arrays: dict[str, np.ndarray]) -> None:
+    """Adds `arrays` to `predictions.npz`."""
+    content = load_predictions(run) if run.predictions_file.exists() else {}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **(content | arrays))
+    files.write_bytes(run.predictions_file, buffer.getvalue())
+
+
+def load_predictions(run: Run) -> dict[str, np.ndarray]:
+    """The arrays of `predictions.npz`.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        with np.load(run.predictions_file, allow_pickle=False) as content:
+            return dict(content)
+    except Exception as error:  # noqa: BLE001 - zipfile, zlib and NumPy raise half a dozen kinds on a damaged file
+        raise RunError(f"{run.predictions_file} is missing or damaged ({error}): train again") from None
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Opens the test set, once, and returns the results; a second call returns what is stored.
+
+    Raises:
+        RunError: the run is unfinished or damaged.
+        DataError: the data is missing, or has no test images.
+    """
+    results = run.results()
+    if results["test"] is not None:
+        return results
+    recipe = run.recipe()
+    network, config = load_model(run.model_folder)
+    test = load_test(recipe.data)
+    started = time.perf_counter()
+    device = resolve_device(recipe.device)
+    measured = measure(
+        network.to(device),
+        test,
+        np.arange(len(test)),
+        views=config.views,
+        device=device,
+        precision=resolve_precision(recipe.precision, device),
+        part="test",
+    )
+    results["test"] = scores(measured, config.class_names, config.temperature, has_decoder=results["trained_decoder"])
+    results["seconds"]["test"] = time.perf_counter() - started
+    save_predictions(run, {f"test_{name}": array for name, array in measured.arrays.items()})
+    files.write_json(run.results_file, results)
+    return results

@@ -1,0 +1,65 @@
+"""How good predictions and reconstructions are. Pure functions of arrays."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn import metrics
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+NUM_CALIBRATION_BINS = 15
+
+
+def classification_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """The classification part of `results.json`, of labels (N,) and probabilities (N, K).
+
+    `log_loss` is in nats; `ece` is the expected calibration error of 15 equal bins (Guo et al. 2017). A class without
+    a prediction has precision 0.
+    """
+    classes = np.arange(len(class_names))
+    predictions = probabilities.argmax(axis=1)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, predictions, labels=classes, zero_division=0.0
+    )
+    confusion = metrics.confusion_matrix(labels, predictions, labels=classes)
+    calibration_error = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(labels), len(class_names), n_bins=NUM_CALIBRATION_BINS
+    )
+    return {
+        "accuracy": float((predictions == labels).mean()),
+        "balanced_accuracy": float(recall[support > 0].mean()),
+        "macro_f1": float(f1[support > 0].mean()),
+        "log_loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
+        "ece": float(calibration_error),
+        "per_class": [
+            {
+                "name": name,
+                "correct": int(confusion[label, label]),
+                "total": int(support[label]),
+                "precision": float(precision[label]),
+                "recall": float(recall[label]),
+                "f1": float(f1[label]),
+            }
+            for label, name in enumerate(class_names)
+        ],
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def psnr(reconstructions: Tensor, images: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image, shape (N,); both float (N, C, H, W) in [0, 1]."""
+    return peak_signal_noise_ratio(reconstructions, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
+
+
+def ssim(reconstructions: Tensor, images: Tensor) -> Tensor:
+    """Structural similarity of each image, shape (N,); both float (N, C, H, W) in [0, 1].
+
+    Source: Wang et al. 2004, with their Gaussian window of 11 pixels and deviation 1.5.
+    """
+    values = structural_similarity_index_measure(reconstructions, images, data_range=1.0, reduction="none")
+    assert isinstance(values, Tensor)
+    return values

@@ -1,0 +1,62 @@
+"""The one way from images to latent, reconstruction and probabilities."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from latentry.models.network import AutoencoderClassifier, Output
+from latentry.progress import track
+from latentry.runtime import Precision, autocast
+
+BATCH_SIZE = 500
+HOTTEST = 20.0
+
+
+def answers(
+    network: AutoencoderClassifier,
+    images: np.ndarray,
+    *,
+    views: int,
+    device: torch.device,
+    precision: Precision,
+    description: str = "Classifying",
+) -> Iterator[Output]:
+    """Yields what the network says of uint8 images (N, C, H, W), in batches, as float32 on the processor.
+
+    Logits are the mean over the views (1: as it is; 2: mirrored too); latent and reconstruction are of the image as it
+    is, the reconstruction clipped to [0, 1].
+    """
+    network.eval()
+    starts = range(0, len(images), BATCH_SIZE)
+    for start in track(starts, description):
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH_SIZE])).to(device).float().div_(255)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), autocast(device, precision):
+            output = network(batch)
+            logits = output.logits.float()
+            if views == 2:
+                logits = (logits + network.classifier(network.encode(batch.flip(3))).float()) / 2
+        yield Output(output.latent.float().cpu(), output.reconstruction.clamp(0, 1).cpu(), logits.cpu())
+
+
+def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Calibrated class probabilities of logits (N, K)."""
+    calibrated: np.ndarray = softmax(logits.astype(np.float64) / temperature, axis=1)
+    return calibrated
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature, between 1/20 and 20, under which `labels` (N,) are likeliest given logits (N, K).
+
+    Source: Guo et al. 2017, arXiv 1706.04599.
+    """
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        scores = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        return float(-scores[np.arange(len(labels)), labels].mean())
+
+    bounds = (-np.log(HOTTEST), np.log(HOTTEST))
+    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))

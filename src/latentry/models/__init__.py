@@ -1,0 +1,1 @@
+"""The four nodes: encoder, latent, decoder, classifier."""

@@ -1,0 +1,42 @@
+"""Pieces that the networks are built of."""
+
+from torch import nn
+
+
+def convolution(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
+
+
+def keras_norm(channels: int) -> nn.BatchNorm2d:
+    """BatchNorm with Keras' constants: momentum 0.99 (0.01 in torch's sense), epsilon 1e-3."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+def light_norm(channels: int) -> nn.BatchNorm2d:
+    """BatchNorm whose statistics follow within a few steps, for runs of a few epochs."""
+    return nn.BatchNorm2d(channels, momentum=0.3)
+
+
+def glorot_initialised(module: nn.Module) -> nn.Module:
+    """Gives every convolution and linear layer Keras' defaults: Glorot-uniform weights, zero biases. In place.
+
+    Source: Glorot and Bengio 2010, equation 16.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module
+
+
+def dirac_initialised(module: nn.Module) -> nn.Module:
+    """Starts every convolution that doesn't narrow with its first outputs as copies of its inputs. In place.
+
+    Source: Jordan 2024, arXiv 2404.00498, section 3.2.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.out_channels >= layer.in_channels:
+            nn.init.dirac_(layer.weight.data[: layer.in_channels])
+    return module

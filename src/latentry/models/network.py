@@ -1,0 +1,104 @@
+"""The figure that everything hangs on: node 1 image, node 2 latent, node 3 reconstruction, node 4 class."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from latentry.errors import RecipeError
+from latentry.models import autoencoder, classifier
+from latentry.recipe import Model
+
+AUTOENCODERS: dict[str, tuple[Callable[[], nn.Sequential], Callable[[], nn.Sequential]]] = {
+    "light": (autoencoder.light_encoder, autoencoder.light_decoder),
+    "seed1": (autoencoder.seed1_encoder, autoencoder.seed1_decoder),
+}
+CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
+    "light": lambda latent_shape, num_classes: classifier.LightClassifier(latent_shape[0], num_classes),
+    "cnn": classifier.cnn_classifier,
+    "dense": classifier.dense_classifier,
+}
+
+
+class Output(NamedTuple):
+    """What the network says of a batch.
+
+    Attributes:
+        latent: node 2, shape (N, c, h, w).
+        reconstruction: node 3, shape (N, C, H, W), in the images' range [0, 1] (not clipped to it).
+        logits: node 4, shape (N, K).
+    """
+
+    latent: Tensor
+    reconstruction: Tensor
+    logits: Tensor
+
+
+class AutoencoderClassifier(nn.Module):
+    """An encoder whose latent feeds a decoder and a classifier.
+
+    Images are float, shape (N, C, H, W), in [0, 1]; they are standardised by `mean` and `deviation` (one number a
+    channel) before the encoder, and the decoder's output is taken back the same way.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, encoder: nn.Sequential, decoder: nn.Module, classifier: nn.Module, mean: Tensor, deviation: Tensor
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.classifier = classifier
+        self.register_buffer("mean", mean.reshape(-1, 1, 1))
+        self.register_buffer("deviation", deviation.reshape(-1, 1, 1))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Node 1 to node 2."""
+        latent: Tensor = self.encoder((images - self.mean) / self.deviation)
+        return latent
+
+    def decode(self, latent: Tensor, size: torch.Size) -> Tensor:
+        """Node 2 to node 3, cut to `size` (height, width) where the encoder rounded up."""
+        decoded = self.decoder(latent)[..., : size[0], : size[1]].float()
+        reconstruction: Tensor = decoded * self.deviation + self.mean
+        return reconstruction
+
+    def forward(self, images: Tensor) -> Output:
+        latent = self.encode(images)
+        return Output(latent, self.decode(latent, images.shape[-2:]), self.classifier(latent))
+
+
+def build_network(
+    model: Model, image_size: int, num_classes: int, mean: Tensor, deviation: Tensor
+) -> AutoencoderClassifier:
+    """Returns the network that `model` names, its weights drawn from torch's global generator.
+
+    `image_size` is the images' side in pixels; `mean` and `deviation` have one number a channel, in [0, 1] units.
+
+    Raises:
+        RecipeError: the classifier can't take this image size.
+    """
+    make_encoder, make_decoder = AUTOENCODERS[model.autoencoder]
+    encoder, decoder = make_encoder(), make_decoder()
+    channels, height, width = latent_shape(encoder, image_size)
+    if model.classifier == "cnn" and min(height, width) < 4:
+        raise RecipeError(
+            f"model.classifier = cnn halves the {height}x{width} latent twice: use a larger image_size or another one"
+        )
+    node4 = CLASSIFIERS[model.classifier]((channels, height, width), num_classes)
+    network = AutoencoderClassifier(encoder, decoder, node4, mean, deviation)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def latent_shape(encoder: nn.Sequential, image_size: int) -> tuple[int, int, int]:
+    """Shape (c, h, w) of the latent of one image."""
+    was_training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        shape = encoder(torch.zeros(1, 3, image_size, image_size)).shape
+    encoder.train(was_training)
+    return shape[1], shape[2], shape[3]

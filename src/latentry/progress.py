@@ -1,0 +1,32 @@
+"""What a waiting person sees: bars on a terminal, nothing where there is none."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+
+console = Console(stderr=True)
+"""Messages and bars go to the error stream; standard output is for results."""
+
+
+def track(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """Yields `items` under a bar of how many are done and the time left."""
+    with bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        yield from progress.track(items, description=description)
+
+
+def track_bytes(chunks: Iterable[bytes], total: int | None, description: str) -> Iterator[bytes]:
+    """Yields `chunks` under a bar of how many of `total` bytes have come."""
+    with bar(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(description, total=total)
+        for chunk in chunks:
+            yield chunk
+            progress.advance(task, len(chunk))
+
+
+def bar(*columns: TextColumn | BarColumn | MofNCompleteColumn | TimeRemainingColumn | DownloadColumn) -> Progress:
+    """A bar with `columns`, gone when it is done, silent where the error stream is no terminal."""
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,279 @@
+"""A recipe: every setting of a run, one frozen model per section. TOML in, resolved TOML out."""
+
+import difflib
+import importlib.resources
+import tomllib
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from latentry.errors import RecipeError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Standing = Literal["held-out", "all-train"]
+
+LARGEST_RECIPE_BYTES = 1 << 20
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which images, how many of each class, and how they are split."""
+
+    source: str = "cifar10"
+    """"cifar10", or a folder of images with one folder a class."""
+    image_size: Annotated[int, Field(ge=16, le=256)] = 32
+    """Side in pixels that a folder's images are resized to; CIFAR-10 is 32."""
+    limit: dict[str, PositiveInt] = {}
+    """Class name to the most training images that are taken of it, validation included."""
+    draw: Literal["first", "random"] = "first"
+    """Which images a limit keeps: the first in file order, or a random draw by `split_seed`."""
+    standing: Standing = "held-out"
+    """"held-out" keeps a validation part back; "all-train" trains on everything for a fixed number of epochs."""
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the limited images that the held-out standing validates on, stratified by class."""
+    fold: Annotated[int, Field(ge=0, le=4)] = 0
+    """Which of the five repeats of the stratified shuffle split."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the draw and of the split; kept apart from the run's seed so that seeds share a split."""
+
+
+class Augment(Section):
+    """Random transforms of one stage's training batches; every default is off."""
+
+    rotation: NonNegative = 0.0
+    """Largest rotation, degrees (Keras' rotation_range)."""
+    width_shift: Share = 0.0
+    """Largest horizontal shift as a share of the size (Keras' width_shift_range)."""
+    height_shift: Share = 0.0
+    """Largest vertical shift as a share of the size (Keras' height_shift_range)."""
+    shear: NonNegative = 0.0
+    """Largest shear angle, degrees (Keras' shear_range)."""
+    zoom: Share = 0.0
+    """Zoom factors for x and y are drawn apart from [1 - zoom, 1 + zoom] (Keras' zoom_range)."""
+    flip: Literal["none", "random", "alternating"] = "none"
+    """Left-right flip; "alternating" flips every image in every second epoch."""
+    translate: Annotated[int, Field(ge=0, lt=16)] = 0
+    """Largest translation in pixels, edges filled by reflection."""
+    cutout: Annotated[int, Field(ge=0)] = 0
+    """Side in pixels of the square that is blanked in the input (never in the reconstruction's target)."""
+    balanced: bool = False
+    """Oversample at random until every class has as many images as the largest."""
+    validation: bool = False
+    """Balance and transform validation batches too, as the seeds' authors did."""
+
+
+class Batches(Section):
+    """How each stage sees its training images."""
+
+    pretrain: Augment = Augment()
+    classify: Augment = Augment()
+
+
+class Model(Section):
+    """The four nodes."""
+
+    autoencoder: Literal["light", "seed1"] = "light"
+    """Encoder and decoder: the light network, or the 4,070,019-parameter one of seed 1."""
+    classifier: Literal["light", "cnn", "dense"] = "light"
+    """Node 4: the light network's, or seed 1's CNN or dense classifier."""
+    normalise: Literal["training", "none"] = "training"
+    """Standardise each channel by the training images' mean and deviation, or leave pixels in [0, 1]."""
+
+
+class Stage(Section):
+    """Optimisation settings that both stages share."""
+
+    max_epochs: Annotated[int, Field(ge=0)] = 1
+    batch_size: PositiveInt = 256
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+    """The peak, where a schedule moves it."""
+    momentum: Share = 0.9
+    """SGD's Nesterov momentum; the other optimizers take no notice."""
+    weight_decay: NonNegative = 0.0
+    """Of convolution and linear weights alone, never of biases or norms."""
+    schedule: Literal["constant", "one-cycle", "linear", "plateau"] = "constant"
+    """"one-cycle" rises and falls linearly, "linear" falls from the peak; "plateau" cuts when validation stalls."""
+    warmup: Share = 0.2
+    """Share of the steps that one-cycle spends rising."""
+    final_learning_rate_factor: Share = 0.05
+    """Where one-cycle starts, and where it and linear end, as a share of the peak."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    plateau_patience: PositiveInt = 10
+    plateau_cooldown: Annotated[int, Field(ge=0)] = 1
+    minimum_learning_rate: NonNegative = 1e-4
+    """Plateau never goes below it."""
+    early_stopping_patience: Annotated[int, Field(ge=0)] = 0
+    """Epochs without a better validation loss before the stage stops; 0 never stops."""
+
+
+class Pretrain(Stage):
+    """Stage 1: the autoencoder learns to reconstruct. `max_epochs = 0` leaves it at random."""
+
+    noise: NonNegative = 0.0
+    """Deviation of Gaussian noise on the input, in units of the pixel range [0, 1]."""
+    mask: Share = 0.0
+    """Share of the input's patches that are blanked."""
+    mask_patch: PositiveInt = 4
+    """Side of a masked patch in pixels."""
+    target: Literal["transformed", "original"] = "transformed"
+    """What the reconstruction is held against: the transformed image, or the one before the transforms."""
+
+
+class Classify(Stage):
+    """Stage 2: the classifier learns on the latent."""
+
+    freeze: str = ""
+    """"" fine-tunes the whole encoder, "encoder" freezes it whole, a layer's name freezes up to that layer."""
+    reconstruction_weight: NonNegative = 0.0
+    """Above 0 trains jointly: cross-entropy plus this times the reconstruction's mean squared error."""
+    label_smoothing: Share = 0.0
+
+
+class Evaluate(Section):
+    """How a trained network is asked."""
+
+    views: Literal[1, 2] = 1
+    """Views of each image whose logits are averaged: as it is, and mirrored."""
+    temperature_from: str = ""
+    """A finished held-out run that lends its temperature, for the all-train standing."""
+
+
+class Recipe(Section):
+    """All settings of one run."""
+
+    name: str
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    device: str = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    data: Data = Data()
+    batches: Batches = Batches()
+    model: Model = Model()
+    pretrain: Pretrain = Pretrain()
+    classify: Classify = Classify()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def validation_is_there_where_it_is_needed(self) -> Self:
+        """The all-train standing has no validation images to watch."""
+        for name, stage in (("pretrain", self.pretrain), ("classify", self.classify)):
+            if self.data.standing == "all-train" and (stage.schedule == "plateau" or stage.early_stopping_patience):
+                raise ValueError(
+                    f"{name} watches validation (schedule={stage.schedule}, early_stopping_patience="
+                    f"{stage.early_stopping_patience}), and the all-train standing has none: set {name}.schedule to "
+                    f"constant, linear or one-cycle, {name}.early_stopping_patience to 0 and fix {name}.max_epochs"
+                )
+        if self.classify.max_epochs < 1:
+            raise ValueError("classify.max_epochs is 0, and at least 1 is needed: set it to 1 or more")
+        return self
+
+    def to_toml(self) -> str:
+        """The whole recipe, defaults included, as TOML."""
+        return tomli_w.dumps(self.model_dump())
+
+
+def named_recipes() -> dict[str, str]:
+    """Names of the recipes that come with latentry, and their TOML text."""
+    folder = importlib.resources.files("latentry") / "recipes"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".toml"): file.read_text() for file in files}
+
+
+def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Returns the recipe called `name`, or in the TOML file `name`, with dotted `overrides` applied.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, or a key or value that isn't allowed.
+    """
+    named = named_recipes()
+    if name in named:
+        text = named[name]
+    elif name.endswith(".toml"):
+        text = _read(Path(name))
+        name = Path(name).stem
+    else:
+        raise RecipeError(f"no recipe called {name!r}{_nearest(name, named)}: `latentry recipes` lists them")
+    try:
+        content = {"name": name} | tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(f"recipe {name!r} is not valid TOML: {error}") from None
+    for key, value in (overrides or {}).items():
+        _set(content, key, value)
+    return parse_recipe(content)
+
+
+def parse_recipe(content: dict[str, Any]) -> Recipe:
+    """Returns the recipe that `content`, as read from TOML, describes.
+
+    Raises:
+        RecipeError: names the first key or value that isn't allowed, and what is.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        parts = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            known = _keys_at(parts[:-1])
+            raise RecipeError(f"recipe key {'.'.join(parts)!r} is unknown{_nearest(parts[-1], known)}") from None
+        if first["type"] == "value_error":
+            raise RecipeError(str(first["ctx"]["error"])) from None
+        raise RecipeError(f"recipe key {'.'.join(parts)} = {first['input']!r}: {first['msg']}") from None
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """Splits "section.key=value" into the dotted key and the value, read as TOML, or as plain text where it is not.
+
+    Raises:
+        RecipeError: there is no "=".
+    """
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {setting!r} is not of the form section.key=value")
+    try:
+        return key.strip(), tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), text
+
+
+def _read(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_RECIPE_BYTES:
+            raise RecipeError(f"recipe {path} has {size} bytes, the limit is {LARGEST_RECIPE_BYTES}: is it a recipe?")
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} can't be read: {error}") from None
+
+
+def _set(content: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise RecipeError(f"recipe key {key!r}: {section!r} is a value, not a section")
+    content[last] = value
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    section: type[BaseModel] = Recipe
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        section = annotation
+    return list(section.model_fields)
+
+
+def _nearest(word: str, known: typing.Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else f"; known are {', '.join(known)}"

@@ -1,0 +1,205 @@
+"""The report's charts as PNG, each for a light and a dark page; from numbers alone, no network."""
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+PIXELS_PER_INCH = 160
+NUM_LATENT_POINTS = 1500
+NUM_LATENT_COMPONENTS = 50
+CLASS_COLORS = (
+    "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#8a8f94",
+)  # fmt: skip
+
+
+class Theme(NamedTuple):
+    """Colours of a page."""
+
+    text: str
+    grid: str
+    series: tuple[str, str, str]
+    heat: str
+    on_strong: str
+
+
+THEMES = {
+    "light": Theme(
+        text="#3a3f47", grid="#e3e6ea", series=("#2f6fbf", "#e07b39", "#5b9a57"), heat="Blues", on_strong="#ffffff"
+    ),
+    "dark": Theme(
+        text="#c3c9d1", grid="#343a43", series=("#76a9ea", "#f0a263", "#86c47f"), heat="bone", on_strong="#15181d"
+    ),
+}
+
+
+class Chart(NamedTuple):
+    """One chart: PNG bytes by theme."""
+
+    light: bytes
+    dark: bytes
+
+
+def draw(width: float, height: float, columns: int, paint: Callable[[list[Axes], Theme], None]) -> Chart:
+    """Lets `paint` fill `columns` axes of a figure of `width` x `height` inches, once a theme."""
+    drawn = {}
+    for name, theme in THEMES.items():
+        figure = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, layout="constrained")
+        axes = list(figure.subplots(1, columns, squeeze=False)[0])
+        for axis in axes:
+            axis.tick_params(colors=theme.text, labelsize=8, length=0)
+            axis.set_facecolor("none")
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+            axis.grid(color=theme.grid, linewidth=0.8)
+            axis.set_axisbelow(True)
+        paint(axes, theme)
+        for axis in axes:
+            for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+                text.set_color(theme.text)
+                text.set_fontsize(9)
+            legend = axis.get_legend()
+            if legend is not None:
+                for text in legend.get_texts():
+                    text.set_color(theme.text)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
+        drawn[name] = buffer.getvalue()
+    return Chart(**drawn)
+
+
+def class_counts(counts: dict[str, dict[str, int]]) -> Chart:
+    """Images a class, for each split: `counts` is split to class to number."""
+    names = list(next(iter(counts.values())))
+
+    def paint(axes: list[Axes], theme: Theme) -> None:
+        (axis,) = axes
+        left = np.zeros(len(names))
+        for color, (split, values) in zip(theme.series, counts.items(), strict=False):
+            widths = np.array([values[name] for name in names])
+            axis.barh(names, widths, left=left, color=color, label=split, height=0.7)
+            left += widths
+        axis.invert_yaxis()
+        axis.grid(visible=False, axis="y")
+        axis.set_xlabel("images")
+        axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+    return draw(6.4, 0.9 + 0.26 * len(names), 1, paint)
+
+
+def curves(rows: list[dict[str, Any]]) -> Chart:
+    """Loss of both stages, and the classifier's accuracy, by epoch."""
+    panels = [
+        (stage, quantity, title)
+        for stage, quantity, title in (
+            ("pretrain", "loss", "Autoencoder: mean squared error"),
+            ("classify", "loss", "Classifier: loss"),
+            ("classify", "accuracy", "Classifier: accuracy"),
+        )
+        if any(row["stage"] == stage for row in rows)
+    ]
+
+    def paint(axes: list[Axes], theme: Theme) -> None:
+        for axis, (stage, quantity, title) in zip(axes, panels, strict=True):
+            chosen = [row for row in rows if row["stage"] == stage]
+            for part, color in zip(("train", "validation"), theme.series, strict=False):
+                points = [(row["epoch"], row[f"{part}_{quantity}"]) for row in chosen]
+                points = [point for point in points if point[1] is not None]
+                if points:
+                    axis.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3, label=part)
+            axis.set_title(title)
+            axis.set_xlabel("epoch")
+            axis.set_xlim(0.5, max(row["epoch"] for row in chosen) + 0.5)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.legend(frameon=False, fontsize=8)
+
+    return draw(3.1 * len(panels), 2.7, len(panels), paint)
+
+
+def confusion(matrix: list[list[int]], class_names: list[str]) -> Chart:
+    """Heat map of recall: of the images of a row's class, the share that each column's class was given."""
+    counts = np.array(matrix, dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def paint(axes: list[Axes], theme: Theme) -> None:
+        (axis,) = axes
+        axis.imshow(shares, cmap=theme.heat, vmin=0, vmax=1)
+        axis.grid(visible=False)
+        places = range(len(class_names))
+        axis.set_xticks(places, class_names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(places, class_names)
+        axis.set_xlabel("predicted")
+        axis.set_ylabel("truth")
+        for row in places:
+            for column in places:
+                share = shares[row, column]
+                strong = share > 0.5
+                color = theme.on_strong if strong else theme.text
+                if share >= 0.005:
+                    axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=7.5)
+
+    side = 1.6 + 0.42 * len(class_names)
+    return draw(side, side * 0.92, 1, paint)
+
+
+def latent_map(latents: np.ndarray, labels: np.ndarray, class_names: list[str], seed: int) -> Chart:
+    """The latent in two dimensions: t-SNE of up to 1,500 images' first 50 principal components, coloured by class.
+
+    `latents` has shape (N, ...), `labels` (N,). Source: van der Maaten and Hinton 2008.
+    """
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:NUM_LATENT_POINTS])
+    flat = latents[chosen].reshape(len(chosen), -1).astype(np.float32)
+    components = min(NUM_LATENT_COMPONENTS, *flat.shape)
+    flat = PCA(components, random_state=seed).fit_transform(flat)
+    perplexity = min(30.0, (len(chosen) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
+
+    def paint(axes: list[Axes], theme: Theme) -> None:
+        (axis,) = axes
+        for label, name in enumerate(class_names):
+            mine = labels[chosen] == label
+            color = CLASS_COLORS[label % len(CLASS_COLORS)]
+            axis.scatter(places[mine, 0], places[mine, 1], s=7, color=color, label=name, alpha=0.85, linewidths=0)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.legend(frameon=False, fontsize=8, markerscale=2, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+
+    return draw(6.4, 5.6, 1, paint)
+
+
+def sheet(rows: list[np.ndarray], scale: int = 2) -> bytes:
+    """A PNG with one row of pictures for each uint8 array (N, C, H, W), enlarged `scale` times."""
+    height, width = rows[0].shape[-2:]
+    picture = Image.new("RGB", (max(len(row) for row in rows) * (width + 2), len(rows) * (height + 2)), "white")
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            picture.paste(_pillow(image), (x * (width + 2) + 1, y * (height + 2) + 1))
+    return _png(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST))
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as an address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def picture_uri(image: np.ndarray) -> str:
+    """One uint8 image (C, H, W) as a data address."""
+    return data_uri(_png(_pillow(image)))
+
+
+def _pillow(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,128 @@
+"""The report: one self-contained HTML page, from the files of a run alone."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from latentry import files
+from latentry.evaluation.evaluate import confident_mistakes, load_predictions
+from latentry.inference import probabilities
+from latentry.report import figures
+from latentry.run import Run
+from latentry.training.callbacks import read_rows
+
+NUM_RECONSTRUCTIONS = 10
+
+
+def write_report(run: Run) -> Path:
+    """Writes `report/index.html` and its charts as PNG beside it; returns the page's path.
+
+    Raises:
+        RunError: the run is unfinished or damaged.
+    """
+    results = run.results()
+    predictions = load_predictions(run)
+    part = next((part for part in ("test", "validation") if results[part] is not None), None)
+    charts = draw_charts(results, predictions, read_rows(run.metrics_file), part)
+    for name, chart in charts.items():
+        files.write_bytes(run.report_folder / f"{name}.png", chart.light)
+    context: dict[str, Any] = {
+        "results": results,
+        "part": part,
+        "scores": results[part] if part else None,
+        "charts": {name: [figures.data_uri(png) for png in chart] for name, chart in charts.items()},
+        "samples": _samples(results, predictions),
+        "recipe": run.recipe_file.read_text(),
+        "counts": _counts(results),
+        "minutes": sum(results["seconds"].values()) / 60,
+        "network": results["network"],
+    }
+    if part:
+        images, reconstructions = (predictions[f"{part}_example_{what}"] for what in ("images", "reconstructions"))
+        shown = slice(0, 2 * NUM_RECONSTRUCTIONS, 2)
+        files.write_bytes(
+            run.report_folder / "reconstructions.png", figures.sheet([images[shown], reconstructions[shown]])
+        )
+        context |= {
+            "reconstructions": _reconstructions(predictions, part) if results["trained_decoder"] else [],
+            "mistakes": _mistakes(results, predictions, part),
+        }
+    page = _template().render(context)
+    files.write_text(run.report_file, page)
+    return run.report_file
+
+
+def draw_charts(
+    results: dict[str, Any], predictions: dict[str, np.ndarray], rows: list[dict[str, Any]], part: str | None
+) -> dict[str, figures.Chart]:
+    """The report's charts by name; `part` is the split whose predictions are shown."""
+    charts = {"class-counts": figures.class_counts(_counts(results)), "curves": figures.curves(rows)}
+    if part:
+        names = list(results["train_images"])
+        latents, labels = predictions[f"{part}_latents"], predictions[f"{part}_labels"]
+        charts["confusion"] = figures.confusion(results[part]["confusion_matrix"], names)
+        charts["latent"] = figures.latent_map(latents, labels, names, results["seed"])
+    return charts
+
+
+def _counts(results: dict[str, Any]) -> dict[str, dict[str, int]]:
+    counts = {"train": results["train_images"]}
+    for part in ("validation", "test"):
+        if results[part] is not None:
+            counts[part] = {row["name"]: row["total"] for row in results[part]["per_class"]}
+    return counts
+
+
+def _samples(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    names = list(results["train_images"])
+    return [
+        {"uri": figures.picture_uri(image), "caption": names[label]}
+        for image, label in zip(predictions["train_example_images"], predictions["train_example_labels"], strict=True)
+    ]
+
+
+def _reconstructions(predictions: dict[str, np.ndarray], part: str) -> list[dict[str, Any]]:
+    pairs = []
+    for position in range(0, 2 * NUM_RECONSTRUCTIONS, 2):
+        if position >= len(predictions[f"{part}_example_images"]):
+            break
+        image = predictions[f"{part}_example_images"][position]
+        reconstruction = predictions[f"{part}_example_reconstructions"][position]
+        error = np.square((image.astype(float) - reconstruction) / 255).mean()
+        pairs.append(
+            {
+                "original": figures.picture_uri(image),
+                "reconstruction": figures.picture_uri(reconstruction),
+                "psnr": -10 * np.log10(max(error, 1e-10)),
+            }
+        )
+    return pairs
+
+
+def _mistakes(results: dict[str, Any], predictions: dict[str, np.ndarray], part: str) -> list[dict[str, Any]]:
+    names = list(results["train_images"])
+    logits, labels = predictions[f"{part}_logits"], predictions[f"{part}_labels"]
+    chances = probabilities(logits, results["temperature"])
+    shown = {position: place for place, position in enumerate(predictions[f"{part}_example_positions"].tolist())}
+    return [
+        {
+            "uri": figures.picture_uri(predictions[f"{part}_example_images"][shown[position]]),
+            "truth": names[labels[position]],
+            "prediction": names[chances[position].argmax()],
+            "confidence": chances[position].max(),
+        }
+        for position in confident_mistakes(logits, labels).tolist()
+    ]
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("latentry", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("template.html")

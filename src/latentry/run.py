@@ -1,0 +1,106 @@
+"""The run folder: where everything that a run leaves has its place."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from latentry import files
+from latentry.errors import RunError
+from latentry.recipe import Recipe, parse_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A folder `runs/NAME/` and the paths in it."""
+
+    folder: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.folder / "recipe.toml"
+
+    @property
+    def split_file(self) -> Path:
+        return self.folder / "split.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    @property
+    def predictions_file(self) -> Path:
+        return self.folder / "predictions.npz"
+
+    @property
+    def results_file(self) -> Path:
+        return self.folder / "results.json"
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def report_folder(self) -> Path:
+        return self.folder / "report"
+
+    @property
+    def report_file(self) -> Path:
+        return self.report_folder / "index.html"
+
+    def checkpoints(self, stage: str) -> Path:
+        """The folder of the checkpoints of "pretrain" or "classify"."""
+        return self.folder / "checkpoints" / stage
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe) -> "Run":
+        """Makes the folder and writes the resolved recipe into it.
+
+        Raises:
+            RunError: the folder holds something already.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder} is a file, and a run needs a folder: choose another --out")
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty: choose another --out, or continue it with --resume {folder}")
+        run = cls(folder)
+        files.write_text(run.recipe_file, recipe.to_toml())
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Returns the run in `folder`.
+
+        Raises:
+            RunError: there is no folder, or no run in it.
+        """
+        if not folder.is_dir():
+            raise RunError(f"no run folder {folder}: `latentry train` makes one")
+        run = cls(folder)
+        if not run.recipe_file.is_file():
+            raise RunError(f"{folder} is not a run folder: it has no recipe.toml")
+        return run
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        try:
+            return parse_recipe(tomllib.loads(self.recipe_file.read_text()))
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{self.recipe_file} is damaged ({error}): restore it or train again") from None
+
+    def results(self) -> dict[str, Any]:
+        """What `results.json` holds.
+
+        Raises:
+            RunError: it is missing, so the run is not finished, or damaged.
+        """
+        if not self.results_file.exists():
+            raise RunError(f"{self.folder} is not finished: continue it with `latentry train --resume {self.folder}`")
+        results = files.read_json(self.results_file)
+        if not isinstance(results, dict) or not {"recipe", "validation", "test", "seconds"} <= results.keys():
+            raise RunError(f"{self.results_file} is damaged (not a results object): restore it or train again")
+        return results

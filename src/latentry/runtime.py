@@ -1,0 +1,84 @@
+"""What this machine is and how a run uses it: device, precision, threads, seeds, versions."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from latentry.errors import RecipeError
+
+Precision = Literal["bf16", "fp32"]
+
+PACKAGES = ("latentry", "torch", "pytorch-lightning", "torchmetrics", "scikit-learn", "numpy")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device called `name`; "auto" is CUDA where there is one, else the processor.
+
+    Raises:
+        RecipeError: the device is unknown or not on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise RecipeError(f"device {name!r} is not on this machine: use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise RecipeError(f"device {name!r} is not supported: use auto, cpu or cuda")
+    return device
+
+
+def resolve_precision(name: Literal["auto", "bf16", "fp32"], device: torch.device) -> Precision:
+    """Returns "bf16" or "fp32"; "auto" is bf16 where the processor computes in it (AVX512-BF16, AMX, CUDA)."""
+    if name != "auto":
+        return "bf16" if name == "bf16" else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    # Reported by torch for x86 alone; other processors fall back to fp32.
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_tile")
+    return "bf16" if fast else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """A context in which convolutions and matrix products run in `precision`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed from (seed, stage, epoch, ...): independent draws that need no saved random state."""
+    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def hardware(device: torch.device, precision: Precision) -> dict[str, str | int]:
+    """What a timing or a bit-for-bit claim depends on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    return {
+        "device": device.type,
+        "name": name,
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+def processor_name() -> str:
+    """The processor's name, as the operating system gives it."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

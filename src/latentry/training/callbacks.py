@@ -1,0 +1,173 @@
+"""What is written down and shown while a stage trains."""
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+from pytorch_lightning.callbacks import Callback
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from latentry import files
+from latentry.progress import console
+
+NUM_STEPS_BETWEEN_NOTES = 10
+COLUMNS = (
+    "stage",
+    "epoch",
+    "steps",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "train_psnr",
+    "validation_loss",
+    "validation_accuracy",
+    "validation_psnr",
+    "seconds",
+    "images_per_second",
+)
+
+
+class EpochLog(Callback):
+    """One row an epoch, kept in the checkpoint and written to `metrics.csv`.
+
+    Because the rows travel with the checkpoint, a resumed run's file has each epoch once.
+    """
+
+    def __init__(self, stage: str, file: Path) -> None:
+        self.stage = stage
+        self.file = file
+        self.earlier = [row for row in read_rows(file) if row["stage"] != stage]
+        self.rows: list[dict[str, Any]] = []
+        self.started_seconds = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training and validating, all epochs together."""
+        return float(sum(row["seconds"] for row in self.rows))
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps made, all epochs together."""
+        return int(self.rows[-1]["steps"]) if self.rows else 0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.started_seconds = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        seconds = time.perf_counter() - self.started_seconds
+        loader = trainer.train_dataloader
+        assert loader is not None
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {
+            "stage": self.stage,
+            "epoch": trainer.current_epoch + 1,
+            "steps": trainer.global_step,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": seconds,
+            "images_per_second": len(loader) * loader.batch_size / seconds,
+        }
+        self.rows.append({column: row.get(column, metrics.get(column)) for column in COLUMNS})
+        write_rows(self.file, self.earlier + self.rows)
+        console.print(_line(self.rows[-1], trainer.max_epochs or 0), highlight=False)
+
+
+class EpochProgress(Callback):
+    """A bar of the epoch's steps on a terminal: loss, accuracy, images a second, time left."""
+
+    def __init__(self, stage: str, num_epochs: int) -> None:
+        self.stage = stage
+        self.num_epochs = num_epochs
+        self.task: TaskID | None = None
+        self.started_seconds = 0.0
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        loader = trainer.train_dataloader
+        assert loader is not None
+        self.progress.start()
+        description = f"{self.stage} {trainer.current_epoch + 1}/{self.num_epochs}"
+        self.task = self.progress.add_task(description, total=len(loader), note="")
+        self.started_seconds = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self.task is None or self.progress.disable:
+            return
+        rate = (batch_idx + 1) * len(batch.labels) / (time.perf_counter() - self.started_seconds)
+        if batch_idx % NUM_STEPS_BETWEEN_NOTES == 0:
+            accuracy = f", accuracy {float(outputs['accuracy']):.1%}" if "accuracy" in outputs else ""
+            note = f"loss {float(outputs['loss']):.4f}{accuracy}, {rate:,.0f} images/s"
+            self.progress.update(self.task, note=note)
+        self.progress.advance(self.task)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._clear()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.progress.stop()
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task = None
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.csv`, numbers as floats and empty cells as None; none where there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as stream:
+        return [
+            {key: value if key == "stage" else float(value) if value else None for key, value in row.items()}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Replaces a `metrics.csv`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(file, text.getvalue())
+
+
+def _line(row: dict[str, Any], num_epochs: int) -> str:
+    parts = [f"{row['stage']} epoch {row['epoch']}/{num_epochs}"]
+    for part in ("train", "validation"):
+        if row[f"{part}_loss"] is None:
+            continue
+        words = f"{part} loss {row[f'{part}_loss']:.4f}"
+        if row[f"{part}_accuracy"] is not None:
+            words += f", accuracy {row[f'{part}_accuracy']:.2%}"
+        if row[f"{part}_psnr"] is not None:
+            words += f", PSNR {row[f'{part}_psnr']:.2f} dB"
+        parts.append(words)
+    parts.append(f"{row['images_per_second']:,.0f} images/s")
+    return "; ".join(parts)

@@ -1,0 +1,113 @@
+"""Checkpoints of a stage, and the `model/` folder that a finished run leaves."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from latentry import files
+from latentry.errors import RunError
+from latentry.models.network import AutoencoderClassifier, build_network
+from latentry.recipe import Model
+
+FORMAT_VERSION = 1
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, syncs it and renames it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        files.write_bytes(Path(path), content.getvalue())
+
+
+def checked(path: Path) -> Path:
+    """Returns `path` if it is a whole checkpoint.
+
+    Raises:
+        RunError: it is missing, cut short or altered.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            reason = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        reason = str(error)
+    if reason is not None:
+        raise RunError(f"checkpoint {path} is damaged ({reason}): remove it and resume to train that stage again")
+    return path
+
+
+class ModelConfig(BaseModel):
+    """What `model/config.json` holds: all that is needed to rebuild the network and ask it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int
+    class_names: tuple[str, ...]
+    image_size: int
+    network: Model
+    mean: tuple[float, ...]
+    """One a channel, of pixels in [0, 1]."""
+    deviation: tuple[float, ...]
+    views: int
+    temperature: float
+    """What logits are divided by before the softmax."""
+
+
+def save_weights(file: Path, network: AutoencoderClassifier) -> None:
+    """Writes every parameter and buffer of `network` as safetensors."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    files.write_bytes(file, safetensors.torch.save(state))
+
+
+def load_weights(file: Path, network: AutoencoderClassifier) -> None:
+    """Fills `network` in place from the file that `save_weights` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged, or belongs to another network.
+    """
+    try:
+        network.load_state_dict(safetensors.torch.load_file(file))
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{file} is missing or damaged ({reason}): restore it or train again") from None
+
+
+def save_model(folder: Path, network: AutoencoderClassifier, config: ModelConfig) -> None:
+    """Writes `model.safetensors`, then `config.json`, into `folder`."""
+    save_weights(folder / "model.safetensors", network)
+    files.write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
+
+
+def load_model(folder: Path) -> tuple[AutoencoderClassifier, ModelConfig]:
+    """Returns the network in `folder`, in evaluation mode, and its config; needs nothing but the folder.
+
+    Raises:
+        RunError: a file is missing or damaged, or of a format that this version doesn't know.
+    """
+    content = files.read_json(folder / "config.json")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise RunError(f"{folder} has format version {version}, this latentry reads {FORMAT_VERSION}: upgrade latentry")
+    try:
+        config = ModelConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{folder / 'config.json'} is damaged ({where}: {first['msg']}): restore it") from None
+    network = build_network(
+        config.network,
+        config.image_size,
+        len(config.class_names),
+        torch.tensor(config.mean),
+        torch.tensor(config.deviation),
+    )
+    load_weights(folder / "model.safetensors", network)
+    return network.eval(), config

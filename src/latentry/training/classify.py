@@ -1,0 +1,70 @@
+"""Stage 2: the classifier learns on the latent, with the encoder frozen, fine-tuned or trained jointly."""
+
+from torch import Tensor, nn
+
+from latentry.batches.loader import Batch
+from latentry.errors import RecipeError
+from latentry.models.network import AutoencoderClassifier
+from latentry.recipe import Classify
+from latentry.training.losses import classification_loss, mean_psnr, reconstruction_loss
+from latentry.training.stage import StageModule
+
+
+class Classification(StageModule):
+    """Cross-entropy of the logits, plus the weighted reconstruction loss where training is joint.
+
+    Raises:
+        RecipeError: `classify.freeze` names no layer of the encoder.
+    """
+
+    name = "classify"
+
+    def __init__(self, network: AutoencoderClassifier, settings: Classify, *, seed: int, num_steps: int) -> None:
+        super().__init__(network, settings, seed=seed, num_steps=num_steps)
+        self.classify = settings
+        self.frozen = frozen_layers(network.encoder, settings.freeze)
+        for layer in self.frozen:
+            layer.requires_grad_(False)
+
+    def trained(self) -> list[nn.Module]:
+        joint = [self.network.decoder] if self.classify.reconstruction_weight else []
+        return [self.network.encoder, self.network.classifier, *joint]
+
+    def prepare(self) -> None:
+        """As in Keras, a frozen norm runs on its stored statistics, and dropout stays active in frozen layers."""
+        super().prepare()
+        for layer in self.frozen:
+            for module in layer.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        latent = self.network.encode(batch.images)
+        logits = self.network.classifier(latent)
+        # Smoothing is a means of training; validation asks for the plain cross-entropy.
+        loss = classification_loss(logits, batch.labels, self.classify.label_smoothing if self.training else 0.0)
+        accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
+        if not self.classify.reconstruction_weight:
+            return {"loss": loss, "accuracy": accuracy}
+        reconstruction = self.network.decode(latent, batch.images.shape[-2:])
+        loss = loss + self.classify.reconstruction_weight * reconstruction_loss(reconstruction, batch.target)
+        return {"loss": loss, "accuracy": accuracy, "psnr": mean_psnr(reconstruction, batch.target)}
+
+
+def frozen_layers(encoder: nn.Sequential, freeze: str) -> list[nn.Module]:
+    """The encoder's layers that `freeze` ("", "encoder" or the name of the last one) holds still.
+
+    Raises:
+        RecipeError: the encoder has no such layer.
+    """
+    if not freeze:
+        return []
+    names = [name for name, _ in encoder.named_children()]
+    layers = list(encoder.children())
+    if freeze == "encoder":
+        return layers
+    if freeze not in names:
+        raise RecipeError(
+            f"classify.freeze = {freeze!r} is no layer of the encoder: use {', '.join(names)}, encoder or nothing"
+        )
+    return layers[: names.index(freeze) + 1]

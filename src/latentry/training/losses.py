@@ -1,0 +1,23 @@
+"""What the stages minimise."""
+
+from torch import Tensor
+from torch.nn import functional
+
+SMALLEST_ERROR = 1e-10
+"""Keeps the PSNR of a perfect reconstruction finite: 100 dB."""
+
+
+def reconstruction_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over all pixels, both float of shape (N, C, H, W) in [0, 1] units."""
+    return functional.mse_loss(reconstruction.float(), target)
+
+
+def mean_psnr(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, the mean over images, of shapes (N, C, H, W) in [0, 1]; clips the first."""
+    errors = (reconstruction.detach().float().clamp(0, 1) - target).square().mean(dim=(1, 2, 3))
+    return -10 * errors.clamp_min(SMALLEST_ERROR).log10().mean()
+
+
+def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy in nats of logits (N, K) and labels (N,); smoothing spreads that share over all classes."""
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)

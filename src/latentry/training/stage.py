@@ -1,0 +1,194 @@
+"""What pretraining and classifying share: one engine, the Lightning Trainer."""
+
+import logging
+import signal
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from latentry.batches.loader import Batch, Loader
+from latentry.errors import DivergenceError, Interrupted
+from latentry.models.network import AutoencoderClassifier
+from latentry.recipe import Stage
+from latentry.run import Run
+from latentry.runtime import Precision, derive_seed
+from latentry.training.callbacks import EpochLog, EpochProgress
+from latentry.training.checkpoint import AtomicCheckpoints, checked
+from latentry.training.optimizers import build_optimizer, build_plateau, step_schedule
+
+NUM_STEPS_BETWEEN_CHECKS = 10
+
+
+class StageModule(lightning.LightningModule):
+    """One stage of training `network`: subclasses give `losses` and the parameters that are `trained`.
+
+    Every random draw comes from (seed, stage, epoch), so a run that resumes at an epoch's border draws the same.
+    """
+
+    name: str
+
+    def __init__(self, network: AutoencoderClassifier, settings: Stage, *, seed: int, num_steps: int) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.seed = seed
+        self.num_steps = num_steps
+        self.plateau: ReduceLROnPlateau | None = None
+        self.restored_plateau: dict[str, Any] | None = None
+        self.unchecked: list[Tensor] = []
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalars of a batch: "loss", which is minimised, and what else is worth a curve."""
+        raise NotImplementedError
+
+    def trained(self) -> list[nn.Module]:
+        """The parts whose parameters this stage may move."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Puts the network into the modes in which it trains."""
+        self.network.train()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        parameters = [parameter for part in self.trained() for parameter in part.parameters()]
+        optimizer = build_optimizer(parameters, self.settings)
+        if self.settings.schedule == "plateau":
+            self.plateau = build_plateau(optimizer, self.settings)
+        if self.settings.schedule in ("one-cycle", "linear"):
+            schedule = step_schedule(optimizer, self.settings, self.num_steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimizer
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(derive_seed(self.seed, self.name, "network", self.current_epoch))
+        self.prepare()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        losses = self.losses(batch)
+        self._log("train", losses, len(batch.labels))
+        self.unchecked.append(losses["loss"].detach())
+        # Reading a loss waits for the device, so it is done for several steps at once.
+        if len(self.unchecked) == NUM_STEPS_BETWEEN_CHECKS or self.trainer.is_last_batch:
+            self._check_finite(batch_idx)
+        return losses
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log("validation", self.losses(batch), len(batch.labels))
+
+    def on_train_epoch_end(self) -> None:
+        if self.plateau is not None:
+            self.plateau.step(float(self.trainer.callback_metrics["validation_loss"]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.restored_plateau = checkpoint.get("plateau")
+
+    def on_fit_start(self) -> None:
+        # The Trainer makes the optimizer between loading a checkpoint and this.
+        if self.plateau is not None and self.restored_plateau is not None:
+            self.plateau.load_state_dict(self.restored_plateau)
+
+    def _log(self, part: str, losses: dict[str, Tensor], count: int) -> None:
+        values = {f"{part}_{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+
+    def _check_finite(self, batch_idx: int) -> None:
+        values = torch.stack(self.unchecked).tolist()
+        first_step = batch_idx + 1 - len(values)
+        self.unchecked.clear()
+        for offset, value in enumerate(values):
+            if value != value or value in (float("inf"), float("-inf")):
+                raise DivergenceError(
+                    f"the loss of stage {self.name} became {value} in epoch {self.current_epoch + 1}, step "
+                    f"{first_step + offset + 1}: lower {self.name}.learning_rate ({self.settings.learning_rate:g})"
+                )
+
+
+def fit(
+    module: StageModule,
+    train: Loader,
+    validation: Loader | None,
+    *,
+    run: Run,
+    device: torch.device,
+    precision: Precision,
+) -> EpochLog:
+    """Trains `module.network` in place, from the stage's last checkpoint where the run has one.
+
+    With validation the network ends with the weights of the best epoch by validation loss, otherwise with the last.
+    Returns the log of epochs.
+
+    Raises:
+        DivergenceError: the loss is no longer finite; names the last good checkpoint.
+        Interrupted: Ctrl-C or SIGTERM.
+        RunError: a checkpoint is damaged.
+    """
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    settings, folder = module.settings, run.checkpoints(module.name)
+    last = folder / "last.ckpt"
+    epoch_log = EpochLog(module.name, run.metrics_file)
+    checkpoints = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="validation_loss" if validation is not None else None,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [epoch_log, EpochProgress(module.name, settings.max_epochs), checkpoints]
+    if settings.early_stopping_patience and validation is not None:
+        stopping = EarlyStopping("validation_loss", patience=settings.early_stopping_patience, check_finite=False)
+        callbacks.append(stopping)
+    trainer = lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=settings.max_epochs,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpoints()],
+        logger=_tensorboard(run, module.name),
+        deterministic="warn",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=run.folder,
+    )
+    resumed = checked(last) if last.exists() else None
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, train, validation, ckpt_path=resumed, weights_only=True)
+    except (SystemExit, SIGTERMException):
+        # How the Trainer leaves after Ctrl-C and after SIGTERM.
+        epochs = len(epoch_log.rows)
+        raise Interrupted(
+            f"stopped in {module.name} after {epochs} whole epochs; continue with: latentry train --resume {run.folder}"
+        ) from None
+    except DivergenceError as error:
+        kept = f"the last good checkpoint is {last}" if last.exists() else "no epoch had ended: there is no checkpoint"
+        raise DivergenceError(f"{error}; {kept}") from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if validation is not None:
+        state = torch.load(checked(folder / "best.ckpt"), map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+    module.to(device).eval()
+    return epoch_log
+
+
+def _tensorboard(run: Run, stage: str) -> Any:
+    try:
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(run.folder, name="tensorboard", version=stage)
+    except ModuleNotFoundError:
+        return False
