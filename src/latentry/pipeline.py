@@ -14,9 +14,9 @@ from latentry.data.imageset import ImageSet
 from latentry.data.split import Split, make_split
 from latentry.errors import RunError
 from latentry.evaluation.evaluate import (
-    NUM_EXAMPLES_PER_CLASS,
     Measured,
     choose_temperature,
+    first_of_each_class,
     measure,
     save_predictions,
     scores,
@@ -38,6 +38,7 @@ SECONDS_BESIDE_TRAINING = 20.0
 """For start, decoding, t-SNE and the page, where a budget of minutes is divided."""
 EVALUATION_IMAGES_PER_STEP_IMAGE = 1 / 3
 NUM_TEST_IMAGES = 10_000
+NUM_SAMPLES_PER_CLASS = 2
 
 
 def train(recipe: Recipe, folder: Path, *, minutes: float | None = None) -> Run:
@@ -46,6 +47,7 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None) -> Run:
     Raises:
         LatentryError: of whichever kind tells what to mend.
     """
+    Run.check_free(folder)
     device = resolve_device(recipe.device)
     precision = resolve_precision(recipe.precision, device)
     recipe = recipe.model_copy(update={"device": str(device), "precision": precision})
@@ -111,6 +113,8 @@ class Job:
         self.image_size = images.images.shape[-1]
         self.num_classes = len(images.class_names)
         self.mean, self.deviation = self._statistics()
+        # A layer or a size that doesn't fit is found now, not after pretraining.
+        self.stage("classify", self.network(), num_steps=1)
 
     def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation of each channel of the training part, in [0, 1]."""
@@ -236,9 +240,8 @@ class Job:
         )
 
     def _train_examples(self) -> dict[str, np.ndarray]:
-        labels = self.images.labels[self.split.train]
-        chosen = [np.flatnonzero(labels == label)[:NUM_EXAMPLES_PER_CLASS] for label in range(self.num_classes)]
-        indices = self.split.train[np.concatenate(chosen)]
+        positions = first_of_each_class(self.images.labels[self.split.train], NUM_SAMPLES_PER_CLASS)
+        indices = self.split.train[positions]
         return {
             "train_example_images": self.images.images[indices],
             "train_example_labels": self.images.labels[indices],

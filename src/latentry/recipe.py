@@ -94,7 +94,7 @@ class Stage(Section):
 
     max_epochs: Annotated[int, Field(ge=0)] = 1
     batch_size: PositiveInt = 256
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     """The peak, where a schedule moves it."""
     momentum: Share = 0.9

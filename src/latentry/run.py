@@ -9,6 +9,28 @@ from latentry import files
 from latentry.errors import RunError
 from latentry.recipe import Recipe, parse_recipe
 
+RESULT_KEYS = frozenset(
+    {
+        "recipe",
+        "standing",
+        "seed",
+        "train_images",
+        "dataset_sha256",
+        "split_sha256",
+        "seconds",
+        "flops",
+        "network",
+        "trained_decoder",
+        "pretrained_validation_psnr",
+        "temperature",
+        "versions",
+        "hardware",
+        "validation",
+        "test",
+    }
+)
+"""What `results.json` always has."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -52,17 +74,18 @@ class Run:
         """The folder of the checkpoints of "pretrain" or "classify"."""
         return self.folder / "checkpoints" / stage
 
-    @classmethod
-    def create(cls, folder: Path, recipe: Recipe) -> "Run":
-        """Makes the folder and writes the resolved recipe into it.
-
-        Raises:
-            RunError: the folder holds something already.
-        """
+    @staticmethod
+    def check_free(folder: Path) -> None:
+        """Raises RunError if `folder` holds something already."""
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file, and a run needs a folder: choose another --out")
         if folder.exists() and any(folder.iterdir()):
             raise RunError(f"{folder} is not empty: choose another --out, or continue it with --resume {folder}")
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe) -> "Run":
+        """Makes the folder, which must be free, and writes the resolved recipe into it."""
+        cls.check_free(folder)
         run = cls(folder)
         files.write_text(run.recipe_file, recipe.to_toml())
         return run
@@ -101,6 +124,6 @@ class Run:
         if not self.results_file.exists():
             raise RunError(f"{self.folder} is not finished: continue it with `latentry train --resume {self.folder}`")
         results = files.read_json(self.results_file)
-        if not isinstance(results, dict) or not {"recipe", "validation", "test", "seconds"} <= results.keys():
-            raise RunError(f"{self.results_file} is damaged (not a results object): restore it or train again")
+        if not isinstance(results, dict) or not results.keys() >= RESULT_KEYS:
+            raise RunError(f"{self.results_file} is damaged (keys are missing): restore it or train again")
         return results

@@ -66,9 +66,11 @@ class Loader:
         self.num_processes = num_processes
         self.epoch = 0
 
+    batch_sampler = None
+
     @property
     def sampler(self) -> "Loader":
-        """Itself: the Trainer calls `set_epoch` on a loader's sampler."""
+        """Itself: before each epoch the Trainer calls `set_epoch` of a loader's sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

@@ -20,7 +20,6 @@ from latentry.run import Run
 from latentry.runtime import Precision, resolve_device, resolve_precision
 from latentry.training.checkpoint import load_model
 
-NUM_EXAMPLES_PER_CLASS = 2
 NUM_MISTAKES = 12
 
 
@@ -79,9 +78,13 @@ def measure(
 
 
 def example_positions(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which images a report shows: the first two of each class, then the most confident mistakes."""
-    firsts = [np.flatnonzero(labels == label)[:NUM_EXAMPLES_PER_CLASS] for label in range(logits.shape[1])]
-    return np.concatenate([*firsts, confident_mistakes(logits, labels)])
+    """Which images a report shows: the first of each class, and the most confident mistakes."""
+    return np.concatenate([first_of_each_class(labels, 1), confident_mistakes(logits, labels)])
+
+
+def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the first `count` of each class, class by class."""
+    return np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)])
 
 
 def confident_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

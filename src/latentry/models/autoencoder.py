@@ -18,10 +18,10 @@ def light_encoder() -> nn.Sequential:
     """
     return _initialised_light(
         OrderedDict(
-            stem=_unit(3, 32),
-            block1=nn.Sequential(_unit(32, 64, halve=True), _unit(64, 64)),
-            block2=nn.Sequential(_unit(64, 192, halve=True), _unit(192, 192)),
-            block3=nn.Sequential(_unit(192, 192, halve=True)),
+            stem=_unit(3, 24),
+            block1=nn.Sequential(_unit(24, 48, halve=True), _unit(48, 48)),
+            block2=nn.Sequential(_unit(48, 160, halve=True), _unit(160, 160)),
+            block3=_unit(160, 192, halve=True),
             latent=nn.Sequential(
                 convolution(192, LIGHT_LATENT_CHANNELS, bias=False), light_norm(LIGHT_LATENT_CHANNELS)
             ),

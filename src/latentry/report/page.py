@@ -7,13 +7,13 @@ import jinja2
 import numpy as np
 
 from latentry import files
-from latentry.evaluation.evaluate import confident_mistakes, load_predictions
+from latentry.evaluation.evaluate import confident_mistakes, first_of_each_class, load_predictions
 from latentry.inference import probabilities
 from latentry.report import figures
 from latentry.run import Run
 from latentry.training.callbacks import read_rows
 
-NUM_RECONSTRUCTIONS = 10
+NUM_RECONSTRUCTIONS = 20
 
 
 def write_report(run: Run) -> Path:
@@ -40,13 +40,12 @@ def write_report(run: Run) -> Path:
         "network": results["network"],
     }
     if part:
-        images, reconstructions = (predictions[f"{part}_example_{what}"] for what in ("images", "reconstructions"))
-        shown = slice(0, 2 * NUM_RECONSTRUCTIONS, 2)
-        files.write_bytes(
-            run.report_folder / "reconstructions.png", figures.sheet([images[shown], reconstructions[shown]])
-        )
+        pairs = _pairs(predictions, part) if results["trained_decoder"] else []
+        if pairs:
+            rows = [np.stack(row) for row in zip(*pairs, strict=True)]
+            files.write_bytes(run.report_folder / "reconstructions.png", figures.sheet(rows))
         context |= {
-            "reconstructions": _reconstructions(predictions, part) if results["trained_decoder"] else [],
+            "reconstructions": [_reconstruction(*pair) for pair in pairs],
             "mistakes": _mistakes(results, predictions, part),
         }
     page = _template().render(context)
@@ -83,32 +82,36 @@ def _samples(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> lis
     ]
 
 
-def _reconstructions(predictions: dict[str, np.ndarray], part: str) -> list[dict[str, Any]]:
-    pairs = []
-    for position in range(0, 2 * NUM_RECONSTRUCTIONS, 2):
-        if position >= len(predictions[f"{part}_example_images"]):
-            break
-        image = predictions[f"{part}_example_images"][position]
-        reconstruction = predictions[f"{part}_example_reconstructions"][position]
-        error = np.square((image.astype(float) - reconstruction) / 255).mean()
-        pairs.append(
-            {
-                "original": figures.picture_uri(image),
-                "reconstruction": figures.picture_uri(reconstruction),
-                "psnr": -10 * np.log10(max(error, 1e-10)),
-            }
-        )
-    return pairs
+def _pairs(predictions: dict[str, np.ndarray], part: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Image and reconstruction of the first example of each class."""
+    places = _places(predictions, part)
+    firsts = first_of_each_class(predictions[f"{part}_labels"], 1)[:NUM_RECONSTRUCTIONS].tolist()
+    images, reconstructions = (predictions[f"{part}_example_{what}"] for what in ("images", "reconstructions"))
+    return [(images[places[position]], reconstructions[places[position]]) for position in firsts]
+
+
+def _reconstruction(image: np.ndarray, reconstruction: np.ndarray) -> dict[str, Any]:
+    error = np.square((image.astype(float) - reconstruction) / 255).mean()
+    return {
+        "original": figures.picture_uri(image),
+        "reconstruction": figures.picture_uri(reconstruction),
+        "psnr": -10 * np.log10(max(error, 1e-10)),
+    }
+
+
+def _places(predictions: dict[str, np.ndarray], part: str) -> dict[int, int]:
+    """Position in a part to the place of its picture among the part's examples."""
+    return {position: place for place, position in enumerate(predictions[f"{part}_example_positions"].tolist())}
 
 
 def _mistakes(results: dict[str, Any], predictions: dict[str, np.ndarray], part: str) -> list[dict[str, Any]]:
     names = list(results["train_images"])
     logits, labels = predictions[f"{part}_logits"], predictions[f"{part}_labels"]
     chances = probabilities(logits, results["temperature"])
-    shown = {position: place for place, position in enumerate(predictions[f"{part}_example_positions"].tolist())}
+    places = _places(predictions, part)
     return [
         {
-            "uri": figures.picture_uri(predictions[f"{part}_example_images"][shown[position]]),
+            "uri": figures.picture_uri(predictions[f"{part}_example_images"][places[position]]),
             "truth": names[labels[position]],
             "prediction": names[chances[position].argmax()],
             "confidence": chances[position].max(),

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from latentry import files
+from latentry.errors import RunError
 from latentry.progress import console
 
 NUM_STEPS_BETWEEN_NOTES = 10
@@ -77,7 +78,7 @@ class EpochLog(Callback):
         }
         self.rows.append({column: row.get(column, metrics.get(column)) for column in COLUMNS})
         write_rows(self.file, self.earlier + self.rows)
-        console.print(_line(self.rows[-1], trainer.max_epochs or 0), highlight=False)
+        console.print(_line(self.rows[-1], trainer.max_epochs or 0), highlight=False, soft_wrap=True)
 
 
 class EpochProgress(Callback):
@@ -139,14 +140,22 @@ class EpochProgress(Callback):
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.csv`, numbers as floats and empty cells as None; none where there is no file."""
+    """The rows of a `metrics.csv`, numbers as floats and empty cells as None; none where there is no file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     if not file.exists():
         return []
-    with file.open(newline="") as stream:
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
         return [
-            {key: value if key == "stage" else float(value) if value else None for key, value in row.items()}
-            for row in csv.DictReader(stream)
+            {key: row[key] if key == "stage" else float(row[key]) if row[key] else None for key in COLUMNS}
+            for row in rows
         ]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise RunError(f"{file} is damaged ({error}): restore it or train again") from None
 
 
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:

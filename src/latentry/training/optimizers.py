@@ -9,15 +9,9 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from latentry.recipe import Stage
 
-KERAS_EPSILON = 1e-7
-KERAS_RMSPROP_RHO = 0.9
-
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: Stage) -> Optimizer:
-    """Returns the optimizer over the parameters that need gradients; weight decay is left off biases and norms.
-
-    Adam and RMSprop have Keras' epsilon, and RMSprop Keras' rho.
-    """
+    """Returns the optimizer over the parameters that need gradients; weight decay is left off biases and norms."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": settings.weight_decay},
@@ -28,11 +22,9 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Stage) -> Opti
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
     if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=rate, eps=KERAS_EPSILON)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate)
-    assert settings.optimizer == "rmsprop"
-    return torch.optim.RMSprop(groups, lr=rate, alpha=KERAS_RMSPROP_RHO, eps=KERAS_EPSILON)
+        return torch.optim.Adam(groups, lr=rate)
+    assert settings.optimizer == "adamw"
+    return torch.optim.AdamW(groups, lr=rate)
 
 
 def learning_rate_factor(settings: Stage, step: int, total_steps: int) -> float:

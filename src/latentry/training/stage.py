@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import warnings
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -163,10 +164,15 @@ def fit(
         use_distributed_sampler=False,
         default_root_dir=run.folder,
     )
+    module.train()
+    module.prepare()
     resumed = checked(last) if last.exists() else None
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, train, validation, ckpt_path=resumed, weights_only=True)
+        with warnings.catch_warnings():
+            # Advice to people who write loaders and networks, not to those who train with them.
+            warnings.filterwarnings("ignore", module=r"pytorch_lightning\.|lightning_fabric\.")
+            trainer.fit(module, train, validation, ckpt_path=resumed, weights_only=True)
     except (SystemExit, SIGTERMException):
         # How the Trainer leaves after Ctrl-C and after SIGTERM.
         epochs = len(epoch_log.rows)

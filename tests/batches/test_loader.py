@@ -1,0 +1,75 @@
+"""Batches: the same for the same seed, sharded without changing them, channels-last."""
+
+import numpy as np
+import pytest
+import torch
+
+from latentry.batches.loader import Loader
+from latentry.recipe import Augment
+
+AUGMENT = Augment(flip="random", translate=2, rotation=10, cutout=5)
+
+
+def loader(images, indices=None, **changes):
+    settings = {"batch_size": 16, "augment": AUGMENT, "stage": "classify", "seed": 3, "device": torch.device("cpu")}
+    indices = np.arange(len(images)) if indices is None else indices
+    return Loader(images, indices, **(settings | changes))
+
+
+def epoch(loader, number):
+    loader.set_epoch(number)
+    return list(loader)
+
+
+def test_an_epoch_depends_on_seed_stage_and_epoch_alone(toy_images):
+    first = epoch(loader(toy_images), 4)
+    walked = loader(toy_images)
+    for number in range(4):
+        epoch(walked, number)
+    assert all(torch.equal(a.images, b.images) for a, b in zip(first, epoch(walked, 4), strict=True))
+    for other in (loader(toy_images, seed=4), loader(toy_images, stage="pretrain")):
+        assert not torch.equal(first[0].images, epoch(other, 4)[0].images)
+    assert not torch.equal(first[0].images, epoch(walked, 5)[0].images)
+
+
+def test_batches_are_channels_last_floats_of_one_size(toy_images):
+    batches = epoch(loader(toy_images), 0)
+    assert len(batches) == len(loader(toy_images)) == 90 // 16
+    for batch in batches:
+        assert batch.images.shape == (16, 3, 32, 32)
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.images.dtype == torch.float32
+        assert 0 <= batch.images.min() <= batch.images.max() <= 1
+    assert loader(toy_images).images.dtype == torch.uint8
+
+
+def test_fixed_batches_come_in_order_and_whole(toy_images):
+    indices = np.arange(10, 50)
+    fixed = epoch(loader(toy_images, indices, training=False, augment=Augment()), 7)
+    assert [len(batch.labels) for batch in fixed] == [16, 16, 8]
+    assert np.array_equal(torch.cat([batch.labels for batch in fixed]), toy_images.labels[indices])
+    assert torch.equal(fixed[0].images[0], torch.from_numpy(toy_images.images[10]) / 255)
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_shards_of_a_batch_make_up_the_batch(toy_images, num_processes):
+    whole = epoch(loader(toy_images), 1)
+    shards = [epoch(loader(toy_images, rank=rank, num_processes=num_processes), 1) for rank in range(num_processes)]
+    for index, batch in enumerate(whole):
+        merged = torch.empty_like(batch.images)
+        for rank, shard in enumerate(shards):
+            merged[rank::num_processes] = shard[index].images
+        assert torch.equal(merged, batch.images)
+
+
+def test_balanced_batches_are_balanced(toy_images):
+    balanced = loader(toy_images, augment=Augment(balanced=True), batch_size=40)
+    counts = torch.bincount(torch.cat([batch.labels for batch in epoch(balanced, 0)]))
+    assert counts.tolist() == [40, 40, 40]
+
+
+def test_the_original_target_is_the_image_before_its_transforms(toy_images):
+    batch = epoch(loader(toy_images, original_target=True), 0)[0]
+    originals = {image.tobytes() for image in toy_images.images}
+    assert all((target * 255).round().byte().numpy().tobytes() in originals for target in batch.target)
+    assert not torch.equal(batch.images, batch.target)

@@ -1,0 +1,120 @@
+"""A run that is killed, interrupted or starved of space ends, once resumed, with the same weights."""
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+LIGHT = ("--set", "pretrain.max_epochs=3", "--set", "classify.max_epochs=4", "--set", "classify.batch_size=24")
+# Dropout, a plateau that cuts, early stopping and a frozen part: all that keeps state between epochs.
+STATEFUL = (
+    *("--set", "model.autoencoder=seed1", "--set", "model.classifier=dense", "--set", "data.image_size=16"),
+    *("--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=6", "--set", "classify.batch_size=32"),
+    *("--set", "classify.schedule=plateau", "--set", "classify.plateau_patience=1", "--set", "classify.optimizer=sgd"),
+    *("--set", "classify.learning_rate=0.05", "--set", "classify.early_stopping_patience=5"),
+    *("--set", "classify.freeze=norm4", "--set", "batches.classify.balanced=true"),
+)
+
+
+def start(*arguments: str, **options) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "latentry", "train", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def finish(*arguments: str, **options) -> tuple[int, str]:
+    process = start(*arguments, **options)
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
+
+
+def wait_for_epochs(process: subprocess.Popen[str], run: Path, number: int) -> None:
+    """Until `metrics.csv` has that many rows."""
+    metrics = run / "metrics.csv"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) - 1 < number:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def epochs(run: Path) -> list[str]:
+    return [",".join(line.split(",")[:10]) for line in (run / "metrics.csv").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module", params=[LIGHT, STATEFUL], ids=["light", "stateful"])
+def whole(request, toy_folder, tmp_path_factory):
+    """A run that was never stopped, and the arguments that made it."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    arguments = ("quick", "--data", str(toy_folder), "--seed", "7", *request.param)
+    code, errors = finish(*arguments, "--out", str(folder))
+    assert code == 0, errors
+    return folder, arguments
+
+
+@pytest.mark.parametrize(("sent", "num_epochs"), [(signal.SIGKILL, 1), (signal.SIGKILL, 4), (signal.SIGINT, 3)])
+def test_a_stopped_run_resumes_to_the_same_weights(whole, tmp_path, sent, num_epochs):
+    reference, arguments = whole
+    run = tmp_path / "run"
+    process = start(*arguments, "--out", str(run))
+    wait_for_epochs(process, run, num_epochs)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert not (run / "results.json").exists()
+    if sent == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"continue with: latentry train --resume {run}" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
+    code, errors = finish("--resume", str(run))
+    assert code == 0, errors
+    assert weights(run) == weights(reference)
+    assert epochs(run) == epochs(reference)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole, tmp_path):
+    reference, arguments = whole
+    for seed, same in (("7", True), ("8", False)):
+        code, errors = finish(*arguments, "--seed", seed, "--out", str(tmp_path / seed))
+        assert code == 0, errors
+        assert (weights(tmp_path / seed) == weights(reference)) is same
+
+
+def test_no_space_for_a_checkpoint_is_one_line_and_resumable(whole, tmp_path):
+    reference, arguments = whole
+
+    def no_large_files():
+        # A file beyond this size fails to be written, as on a full disk.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+
+    run = tmp_path / "run"
+    code, errors = finish(*arguments, "--out", str(run), preexec_fn=no_large_files)
+    assert code == 2
+    assert "Traceback" not in errors
+    assert "File too large" in errors.splitlines()[-1]
+    assert not [path for path in run.rglob("*") if path.is_file() and path.suffix in (".ckpt", ".safetensors")]
+    code, errors = finish("--resume", str(run))
+    assert code == 0, errors
+    assert weights(run) == weights(reference)
+
+
+def test_a_run_whose_images_changed_is_not_resumed(toy_folder, tmp_path):
+
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(toy_folder, data)
+    process = start("quick", "--data", str(data), *LIGHT, "--out", str(run))
+    wait_for_epochs(process, run, 1)
+    process.kill()
+    process.communicate()
+    (data / "train" / "cross" / "003.png").unlink()
+    code, errors = finish("--resume", str(run))
+    assert code == 2
+    assert "are not those that" in errors.splitlines()[-1]

@@ -1,0 +1,77 @@
+"""Metrics against scikit-image and against arithmetic."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from latentry.evaluation.metrics import classification_metrics, psnr, ssim
+from latentry.inference import fit_temperature, probabilities
+from latentry.training.losses import mean_psnr
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.avg_pool2d(torch.rand(6, 3, 36, 36, generator=generator), 5, stride=1)
+    noise = torch.rand(6, 1, 1, 1, generator=generator) * torch.randn(images.shape, generator=generator) * 0.2
+    return (images + noise).clamp(0, 1), images
+
+
+def test_psnr_agrees_with_scikit_image(pairs):
+    reconstructions, images = pairs
+    expected = [
+        peak_signal_noise_ratio(image.numpy(), other.numpy(), data_range=1) for other, image in zip(*pairs, strict=True)
+    ]
+    assert psnr(reconstructions, images).tolist() == pytest.approx(expected, rel=1e-4)
+    assert float(mean_psnr(reconstructions, images)) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert max(expected) - min(expected) > 1
+
+
+def test_ssim_agrees_with_scikit_image(pairs):
+    reconstructions, images = pairs
+    expected = [
+        structural_similarity(
+            image.numpy(),
+            other.numpy(),
+            data_range=1,
+            channel_axis=0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for other, image in zip(*pairs, strict=True)
+    ]
+    assert ssim(reconstructions, images).tolist() == pytest.approx(expected, abs=2e-4)
+    assert max(expected) - min(expected) > 0.05
+
+
+def test_classification_metrics_by_hand():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    chances = np.array(
+        [[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.3, 0.4, 0.3], [0.1, 0.9, 0.0], [0.5, 0.3, 0.2], [0.2, 0.5, 0.3]]
+    )
+    scores = classification_metrics(labels, chances, ("a", "b", "c"))
+    assert scores["accuracy"] == 3 / 6
+    assert scores["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert scores["confusion_matrix"] == [[2, 1, 0], [1, 1, 0], [0, 1, 0]]
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 2 / 5 + 0) / 3)
+    assert scores["log_loss"] == pytest.approx(-np.log([0.8, 0.6, 0.3, 0.9, 0.3, 0.3]).mean())
+    assert [(row["name"], row["correct"], row["total"]) for row in scores["per_class"]] == [
+        ("a", 2, 3),
+        ("b", 1, 2),
+        ("c", 0, 1),
+    ]
+    # Bins of 15: each prediction is alone in its bin but for the two at 0.5, one wrong and one wrong.
+    confidences, right = np.array([0.8, 0.6, 0.4, 0.9, 0.5, 0.5]), np.array([1, 1, 0, 1, 0, 0])
+    alone = np.abs(confidences - right)[:4].sum() / 6
+    assert scores["ece"] == pytest.approx(alone + 2 / 6 * 0.5, abs=1e-6)
+
+
+def test_the_fitted_temperature_is_the_one_that_made_the_labels():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(20_000, 5)) * 3
+    true = probabilities(logits, 2.0)
+    labels = np.array([generator.choice(5, p=row) for row in true])
+    assert fit_temperature(logits, labels) == pytest.approx(2.0, rel=0.05)
+    assert probabilities(logits, 2.0).sum(axis=1) == pytest.approx(1)

@@ -1,0 +1,37 @@
+"""The page is made from files alone, and shows what they say."""
+
+import html
+
+from latentry.pipeline import train
+from latentry.recipe import load_recipe
+from latentry.report.page import write_report
+from latentry.report.summary import summary
+
+
+def test_the_report_is_made_again_from_the_files_of_the_run(toy_folder, tmp_path, monkeypatch):
+    settings = {"pretrain.max_epochs": 1, "classify.max_epochs": 1, "data.limit": {}, "data.source": str(toy_folder)}
+    run = train(load_recipe("quick", settings), tmp_path / "run")
+    first = write_report(run).read_text()
+    for name in ("model", "checkpoints", "split.json"):
+        (run.folder / name).rename(tmp_path / f"gone-{name.replace('/', '-')}")
+    monkeypatch.setenv("LATENTRY_CACHE", str(tmp_path / "empty"))
+    assert write_report(run).read_text() == first
+    accuracy = f"{100 * run.results()['validation']['accuracy']:.1f} %"
+    assert f"<b>{accuracy}</b>" in first
+    assert "The test set has not been opened" in first
+    assert first.count('alt="Its reconstruction"') == 3
+    assert {path.name for path in run.report_folder.iterdir()} >= {"index.html", "confusion.png", "latent.png"}
+
+
+def test_names_from_the_data_are_escaped(toy_folder, tmp_path):
+    data = tmp_path / "data"
+    names = ("<script>alert(1)", "b & b", 'c"c')
+    for name, source in zip(names, ("circle", "cross", "stripes"), strict=True):
+        (data / "train").mkdir(parents=True, exist_ok=True)
+        (data / "train" / name).symlink_to(toy_folder / "train" / source)
+    settings = {"pretrain.max_epochs": 0, "classify.max_epochs": 1, "data.limit": {}, "data.source": str(data)}
+    run = train(load_recipe("quick", settings), tmp_path / "run")
+    page = write_report(run).read_text()
+    assert "<script>" not in page
+    assert html.escape(names[1]) in page
+    assert "b & b" in summary(run.results())

@@ -1,0 +1,87 @@
+"""Recipes: round trip, overrides, and errors that help."""
+
+import pytest
+
+from latentry.errors import RecipeError
+from latentry.recipe import Recipe, load_recipe, named_recipes, parse_recipe, parse_setting
+
+
+@pytest.mark.parametrize("name", list(named_recipes()))
+def test_named_recipes_are_valid_and_survive_a_round_trip(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.description
+    file = tmp_path / "again.toml"
+    file.write_text(recipe.to_toml())
+    assert load_recipe(str(file)) == recipe
+    assert recipe.data.limit == {"bird": 2500, "deer": 2500, "truck": 2500}
+
+
+def test_overrides_reach_their_keys():
+    recipe = load_recipe("quick", {"classify.max_epochs": 3, "data.limit.cat": 7, "seed": 5})
+    assert recipe.classify.max_epochs == 3
+    assert recipe.data.limit == {"bird": 2500, "deer": 2500, "truck": 2500, "cat": 7}
+    assert recipe.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=3", ("a.b", 3)),
+        ("a=0.5", ("a", 0.5)),
+        ("a=true", ("a", True)),
+        ("a=word", ("a", "word")),
+        ('a="3"', ("a", "3")),
+        ("a=", ("a", "")),
+        ("a={x=1}", ("a", {"x": 1})),
+        ("a=b=c", ("a", "b=c")),
+    ],
+)
+def test_settings_are_read_as_toml_or_text(text, expected):
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"classify.learning_rat": 1}, r"'classify.learning_rat' is unknown; did you mean 'learning_rate'\?"),
+        ({"clasify.max_epochs": 1}, r"'clasify' is unknown; did you mean 'classify'\?"),
+        ({"batches.classify.flipp": 1}, r"'batches.classify.flipp' is unknown; did you mean 'flip'\?"),
+        ({"classify.max_epochs": "many"}, r"classify\.max_epochs = 'many': .*integer"),
+        ({"classify.learning_rate": -1}, r"classify\.learning_rate = -1: .*greater than 0"),
+        ({"classify.learning_rate": float("nan")}, r"classify\.learning_rate = nan: .*finite"),
+        ({"data.standing": "most"}, r"data\.standing = 'most': .*'held-out' or 'all-train'"),
+        ({"classify.max_epochs": 0}, r"classify\.max_epochs is 0, and at least 1 is needed"),
+        ({"name.x": 1}, r"'name' is a value, not a section"),
+        (
+            {"data.standing": "all-train", "classify.schedule": "plateau"},
+            r"all-train standing has none: set classify\.",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_their_remedy(overrides, words):
+    with pytest.raises(RecipeError, match=words):
+        load_recipe("quick", overrides)
+
+
+def test_unknown_recipes_and_unreadable_files(tmp_path):
+    with pytest.raises(RecipeError, match=r"no recipe called 'quik'; did you mean 'quick'\?"):
+        load_recipe("quik")
+    with pytest.raises(RecipeError, match=r"missing\.toml can't be read"):
+        load_recipe(str(tmp_path / "missing.toml"))
+    file = tmp_path / "bad.toml"
+    file.write_text("a = [")
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load_recipe(str(file))
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="can't be read"):
+        load_recipe(str(file))
+    file.write_text("#" * (1 << 21))
+    with pytest.raises(RecipeError, match="the limit is 1048576"):
+        load_recipe(str(file))
+
+
+def test_recipes_are_frozen():
+    recipe = parse_recipe({"name": "x"})
+    assert recipe == Recipe(name="x")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3

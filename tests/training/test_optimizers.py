@@ -1,0 +1,47 @@
+"""Schedules and what weight decay touches."""
+
+import pytest
+import torch
+from torch import nn
+
+from latentry.recipe import Stage
+from latentry.training.optimizers import build_optimizer, build_plateau, learning_rate_factor
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1, 1, 1]),
+        ("plateau", [1, 1, 1, 1, 1]),
+        ("linear", [1, 0.775, 0.55, 0.325, 0.1]),
+        ("one-cycle", [0.1, 0.55, 1, 0.55, 0.1]),
+    ],
+)
+def test_learning_rate_by_schedule(schedule, expected):
+    settings = Stage(schedule=schedule, warmup=0.5, final_learning_rate_factor=0.1)
+    factors = [learning_rate_factor(settings, step, 8) for step in (0, 2, 4, 6, 8)]
+    assert factors == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_only_weights_decay(name):
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    network[1].weight.requires_grad_(False)
+    optimizer = build_optimizer(network.parameters(), Stage(optimizer=name, weight_decay=0.1))
+    decayed, plain = optimizer.param_groups
+    assert [parameter.shape for parameter in decayed["params"]] == [(2, 1, 3, 3)]
+    assert [parameter.shape for parameter in plain["params"]] == [(2,), (2,)]  # two biases; the frozen weight is out
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+
+
+def test_plateau_cuts_when_keras_would():
+    # By hand after Keras' ReduceLROnPlateau(factor=0.3, patience=3, cooldown=1, min_delta=1e-4, min_lr=0.05): the best
+    # is the first epoch, so the third epoch without a better one cuts, and so does every third after it, down to 0.05.
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    settings = Stage(plateau_factor=0.3, plateau_patience=3, plateau_cooldown=1, minimum_learning_rate=0.05)
+    plateau = build_plateau(optimizer, settings)
+    rates = []
+    for _ in range(10):
+        plateau.step(1.0)
+        rates.append(round(optimizer.param_groups[0]["lr"], 6))
+    assert rates == [1, 1, 1, 0.3, 0.3, 0.3, 0.09, 0.09, 0.09, 0.05]

@@ -1,0 +1,152 @@
+"""What each stage trains, freezes, corrupts and refuses."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from latentry.batches.loader import Batch, Loader
+from latentry.errors import DivergenceError, RecipeError, RunError
+from latentry.models.network import build_network
+from latentry.recipe import Augment, Classify, Model, Pretrain
+from latentry.run import Run
+from latentry.training.callbacks import read_rows
+from latentry.training.checkpoint import checked
+from latentry.training.classify import Classification
+from latentry.training.pretrain import Pretraining, corrupted
+from latentry.training.stage import StageModule, fit
+
+CPU = torch.device("cpu")
+
+
+def build(autoencoder="light", classifier="light"):
+    torch.manual_seed(0)
+    return build_network(Model(autoencoder=autoencoder, classifier=classifier), 32, 3, torch.zeros(3), torch.ones(3))
+
+
+def loaders(images, batch_size=20):
+    return (
+        Loader(images, np.arange(60), batch_size, Augment(flip="random"), stage="s", seed=0, device=CPU),
+        Loader(images, np.arange(60, 90), 30, Augment(), stage="s", seed=0, device=CPU, training=False),
+    )
+
+
+def run_stage(module: StageModule, images, folder, *, validate=True):
+    train, validation = loaders(images)
+    return fit(module, train, validation if validate else None, run=Run(folder), device=CPU, precision="fp32")
+
+
+def changed(before: dict[str, torch.Tensor], part: nn.Module) -> set[str]:
+    return {name for name, tensor in part.state_dict().items() if not torch.equal(before[name], tensor)}
+
+
+def copied(part: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in part.state_dict().items()}
+
+
+def test_pretraining_learns_to_reconstruct_and_spares_the_classifier(toy_images, tmp_path):
+    network = build()
+    before = copied(network.classifier)
+    settings = Pretrain(max_epochs=8, learning_rate=5e-3)
+    run_stage(Pretraining(network, settings, seed=0, num_steps=24), toy_images, tmp_path)
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [row["epoch"] for row in rows] == list(range(1, 9))
+    assert rows[-1]["train_psnr"] > rows[0]["train_psnr"] + 5
+    assert not changed(before, network.classifier)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "first_trained"), [("", "stem"), ("stem", "block1"), ("block2", "block3"), ("encoder", None)]
+)
+def test_frozen_layers_keep_weights_and_statistics(toy_images, tmp_path, freeze, first_trained):
+    network = build()
+    before = copied(network.encoder)
+    module = Classification(network, Classify(max_epochs=1, freeze=freeze), seed=0, num_steps=3)
+    run_stage(module, toy_images, tmp_path, validate=False)
+    names = [name for name, _ in network.encoder.named_children()]
+    trained = names[names.index(first_trained) :] if first_trained else []
+    assert {name.split(".")[0] for name in changed(before, network.encoder)} == set(trained)
+
+
+def test_dropout_stays_active_in_frozen_layers():
+    network = build("seed1", "dense")
+    module = Classification(network, Classify(freeze="norm4"), seed=0, num_steps=1)
+    module.prepare()
+    modes = {name: layer.training for name, layer in network.encoder.named_children()}
+    assert modes["dropout1"]
+    assert not modes["norm1"]
+    assert not modes["norm4"]
+    assert modes["norm5"]
+
+
+def test_the_decoder_learns_only_in_joint_training(toy_images, tmp_path):
+    for weight, expected in ((0.0, False), (1.0, True)):
+        network = build()
+        before = copied(network.decoder)
+        module = Classification(network, Classify(max_epochs=1, reconstruction_weight=weight), seed=0, num_steps=3)
+        run_stage(module, toy_images, tmp_path / str(weight))
+        assert bool(changed(before, network.decoder)) is expected
+
+
+def test_a_layer_that_is_not_there_is_named():
+    with pytest.raises(RecipeError, match=r"classify\.freeze = 'block9' is no layer of the encoder: use stem, block1"):
+        Classification(build(), Classify(freeze="block9"), seed=0, num_steps=1)
+
+
+def test_masks_blank_whole_patches_and_noise_has_its_deviation():
+    images = torch.rand(200, 3, 32, 32)
+    masked = corrupted(images, Pretrain(mask=0.6, mask_patch=4))
+    patches = (masked != images).any(dim=1).reshape(200, 8, 4, 8, 4).float().mean(dim=(2, 4))
+    assert set(patches.unique().tolist()) == {0.0, 1.0}
+    assert patches.mean() == pytest.approx(0.6, abs=0.02)
+    noisy = corrupted(images, Pretrain(noise=0.1))
+    assert (noisy - images).std() == pytest.approx(0.1, rel=0.02)
+    assert corrupted(images, Pretrain()) is images
+
+
+class Diverging(Classification):
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        losses = super().losses(batch)
+        bad = self.training and self.trainer.global_step == 4
+        return losses | {"loss": losses["loss"] * (float("nan") if bad else 1)}
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place_and_the_last_good_checkpoint(toy_images, tmp_path):
+    module = Diverging(build(), Classify(max_epochs=3), seed=0, num_steps=9)
+    with pytest.raises(DivergenceError, match=r"stage classify became nan in epoch 2, step 2: .*checkpoint is .*last"):
+        run_stage(module, toy_images, tmp_path)
+    assert checked(tmp_path / "checkpoints" / "classify" / "last.ckpt")
+    assert len(read_rows(tmp_path / "metrics.csv")) == 1
+
+
+def test_early_stopping_ends_with_the_best_weights(toy_images, tmp_path):
+    network = build()
+    settings = Classify(max_epochs=30, optimizer="sgd", learning_rate=1e-12, early_stopping_patience=2)
+    log = run_stage(Classification(network, settings, seed=0, num_steps=90), toy_images, tmp_path)
+    losses = [row["validation_loss"] for row in log.rows]
+    assert len(losses) < 30
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + 2
+    kept = torch.load(tmp_path / "checkpoints" / "classify" / "best.ckpt", weights_only=True)
+    assert kept["epoch"] == best
+    assert torch.equal(kept["state_dict"]["network.encoder.stem.1.running_mean"], network.encoder.stem[1].running_mean)
+
+
+def test_without_validation_the_last_weights_stay(toy_images, tmp_path):
+    network = build()
+    run_stage(
+        Classification(network, Classify(max_epochs=2), seed=0, num_steps=6), toy_images, tmp_path, validate=False
+    )
+    last = torch.load(tmp_path / "checkpoints" / "classify" / "last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(last["network.classifier.linear.weight"], network.classifier.linear.weight)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(toy_images, tmp_path):
+    settings = Classify(max_epochs=1)
+    run_stage(Classification(build(), settings, seed=0, num_steps=3), toy_images, tmp_path)
+    last = tmp_path / "checkpoints" / "classify" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 255
+    last.write_bytes(content)
+    with pytest.raises(RunError, match=r"last\.ckpt is damaged"):
+        run_stage(Classification(build(), settings, seed=0, num_steps=3), toy_images, tmp_path)
