@@ -48,28 +48,23 @@ class Chart(NamedTuple):
     dark: bytes
 
 
-def draw(width: float, height: float, columns: int, paint: Callable[[list[Axes], Theme], None]) -> Chart:
-    """Lets `paint` fill `columns` axes of a figure of `width` x `height` inches, once a theme."""
+def draw(width: float, height: float, paint: Callable[[Axes, Theme], None]) -> Chart:
+    """Lets `paint` fill the axes of a figure of `width` x `height` inches, once a theme."""
     drawn = {}
     for name, theme in THEMES.items():
         figure = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, layout="constrained")
-        axes = list(figure.subplots(1, columns, squeeze=False)[0])
-        for axis in axes:
-            axis.tick_params(colors=theme.text, labelsize=8, length=0)
-            axis.set_facecolor("none")
-            for spine in axis.spines.values():
-                spine.set_visible(False)
-            axis.grid(color=theme.grid, linewidth=0.8)
-            axis.set_axisbelow(True)
-        paint(axes, theme)
-        for axis in axes:
-            for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
-                text.set_color(theme.text)
-                text.set_fontsize(9)
-            legend = axis.get_legend()
-            if legend is not None:
-                for text in legend.get_texts():
-                    text.set_color(theme.text)
+        axis = figure.subplots()
+        axis.tick_params(colors=theme.text, labelsize=8, length=0)
+        axis.set_facecolor("none")
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        axis.grid(color=theme.grid, linewidth=0.8)
+        axis.set_axisbelow(True)
+        paint(axis, theme)
+        legend = axis.get_legend()
+        for text in (axis.title, axis.xaxis.label, axis.yaxis.label, *(legend.get_texts() if legend else ())):
+            text.set_color(theme.text)
+            text.set_fontsize(8.5)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
         drawn[name] = buffer.getvalue()
@@ -80,8 +75,7 @@ def class_counts(counts: dict[str, dict[str, int]]) -> Chart:
     """Images a class, for each split: `counts` is split to class to number."""
     names = list(next(iter(counts.values())))
 
-    def paint(axes: list[Axes], theme: Theme) -> None:
-        (axis,) = axes
+    def paint(axis: Axes, theme: Theme) -> None:
         left = np.zeros(len(names))
         for color, (split, values) in zip(theme.series, counts.items(), strict=False):
             widths = np.array([values[name] for name in names])
@@ -92,36 +86,26 @@ def class_counts(counts: dict[str, dict[str, int]]) -> Chart:
         axis.set_xlabel("images")
         axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
-    return draw(6.4, 0.9 + 0.26 * len(names), 1, paint)
+    return draw(6.0, 0.8 + 0.22 * len(names), paint)
 
 
-def curves(rows: list[dict[str, Any]]) -> Chart:
-    """Loss of both stages, and the classifier's accuracy, by epoch."""
-    panels = [
-        (stage, quantity, title)
-        for stage, quantity, title in (
-            ("pretrain", "loss", "Autoencoder: mean squared error"),
-            ("classify", "loss", "Classifier: loss"),
-            ("classify", "accuracy", "Classifier: accuracy"),
-        )
-        if any(row["stage"] == stage for row in rows)
-    ]
+def curve(rows: list[dict[str, Any]], stage: str, quantity: str, title: str) -> Chart:
+    """A quantity ("loss", "accuracy", "psnr") of one stage by epoch, of training and validation."""
+    chosen = [row for row in rows if row["stage"] == stage]
 
-    def paint(axes: list[Axes], theme: Theme) -> None:
-        for axis, (stage, quantity, title) in zip(axes, panels, strict=True):
-            chosen = [row for row in rows if row["stage"] == stage]
-            for part, color in zip(("train", "validation"), theme.series, strict=False):
-                points = [(row["epoch"], row[f"{part}_{quantity}"]) for row in chosen]
-                points = [point for point in points if point[1] is not None]
-                if points:
-                    axis.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3, label=part)
-            axis.set_title(title)
-            axis.set_xlabel("epoch")
-            axis.set_xlim(0.5, max(row["epoch"] for row in chosen) + 0.5)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axis.legend(frameon=False, fontsize=8)
+    def paint(axis: Axes, theme: Theme) -> None:
+        for part, color in zip(("train", "validation"), theme.series, strict=False):
+            points = [(row["epoch"], row[f"{part}_{quantity}"]) for row in chosen]
+            points = [point for point in points if point[1] is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3, label=part)
+        axis.set_title(title)
+        axis.set_xlabel("epoch")
+        axis.set_xlim(0.5, max(row["epoch"] for row in chosen) + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend(frameon=False, fontsize=8)
 
-    return draw(3.1 * len(panels), 2.7, len(panels), paint)
+    return draw(3.4, 2.6, paint)
 
 
 def confusion(matrix: list[list[int]], class_names: list[str]) -> Chart:
@@ -129,8 +113,7 @@ def confusion(matrix: list[list[int]], class_names: list[str]) -> Chart:
     counts = np.array(matrix, dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
-    def paint(axes: list[Axes], theme: Theme) -> None:
-        (axis,) = axes
+    def paint(axis: Axes, theme: Theme) -> None:
         axis.imshow(shares, cmap=theme.heat, vmin=0, vmax=1)
         axis.grid(visible=False)
         places = range(len(class_names))
@@ -146,8 +129,8 @@ def confusion(matrix: list[list[int]], class_names: list[str]) -> Chart:
                 if share >= 0.005:
                     axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=7.5)
 
-    side = 1.6 + 0.42 * len(class_names)
-    return draw(side, side * 0.92, 1, paint)
+    side = 1.5 + 0.38 * len(class_names)
+    return draw(side, side * 0.92, paint)
 
 
 def latent_map(latents: np.ndarray, labels: np.ndarray, class_names: list[str], seed: int) -> Chart:
@@ -162,8 +145,7 @@ def latent_map(latents: np.ndarray, labels: np.ndarray, class_names: list[str], 
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
 
-    def paint(axes: list[Axes], theme: Theme) -> None:
-        (axis,) = axes
+    def paint(axis: Axes, theme: Theme) -> None:
         for label, name in enumerate(class_names):
             mine = labels[chosen] == label
             color = CLASS_COLORS[label % len(CLASS_COLORS)]
@@ -172,7 +154,7 @@ def latent_map(latents: np.ndarray, labels: np.ndarray, class_names: list[str], 
         axis.set_yticks([])
         axis.legend(frameon=False, fontsize=8, markerscale=2, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 0.0))
 
-    return draw(6.4, 5.6, 1, paint)
+    return draw(6.4, 5.6, paint)
 
 
 def sheet(rows: list[np.ndarray], scale: int = 2) -> bytes:

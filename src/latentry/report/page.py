@@ -14,6 +14,13 @@ from latentry.run import Run
 from latentry.training.callbacks import read_rows
 
 NUM_RECONSTRUCTIONS = 20
+CURVES = (
+    ("pretrain", "loss", "Autoencoder: mean squared error"),
+    ("pretrain", "psnr", "Autoencoder: PSNR in dB"),
+    ("classify", "loss", "Classifier: loss"),
+    ("classify", "accuracy", "Classifier: accuracy"),
+)
+"""Stage, quantity and title of the curves."""
 
 
 def write_report(run: Run) -> Path:
@@ -57,7 +64,10 @@ def draw_charts(
     results: dict[str, Any], predictions: dict[str, np.ndarray], rows: list[dict[str, Any]], part: str | None
 ) -> dict[str, figures.Chart]:
     """The report's charts by name; `part` is the split whose predictions are shown."""
-    charts = {"class-counts": figures.class_counts(_counts(results)), "curves": figures.curves(rows)}
+    charts = {"class-counts": figures.class_counts(_counts(results))}
+    for stage, quantity, title in CURVES:
+        if any(row["stage"] == stage and row[f"train_{quantity}"] is not None for row in rows):
+            charts[f"{stage}-{quantity}"] = figures.curve(rows, stage, quantity, title)
     if part:
         names = list(results["train_images"])
         latents, labels = predictions[f"{part}_latents"], predictions[f"{part}_labels"]
