@@ -1,0 +1,101 @@
+"""What a training step costs, and where it goes: every ratio comes from this one run.
+
+    python benchmarks/step.py
+
+Prints, for both stages of `quick` on random images: images a second of a bare loop, the share of the machine's measured
+matrix-product rate that it reaches, the share that loading and augmentation take, and what the Trainer adds to a step.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from latentry.data.imageset import ImageSet
+from latentry.data.split import Split
+from latentry.pipeline import Job
+from latentry.recipe import load_recipe
+from latentry.run import Run
+from latentry.runtime import autocast, hardware
+from latentry.training.flops import training_flops_per_image
+from latentry.training.optimizers import build_optimizer
+from latentry.training.stage import fit
+
+NUM_IMAGES = 5120
+NUM_REPEATS = 3
+MATRIX_SIDE = 2048
+
+
+def best_seconds(action: Callable[[], object]) -> float:
+    """The shortest of a few runs, after one that doesn't count."""
+    action()
+    times = []
+    for _ in range(NUM_REPEATS):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def matrix_rate(job: Job) -> float:
+    """FLOP/s of a large matrix product in the run's precision."""
+    kind = torch.bfloat16 if job.precision == "bf16" else torch.float32
+    left, right = (torch.randn(MATRIX_SIDE, MATRIX_SIDE, device=job.device).to(kind) for _ in range(2))
+    return 2 * MATRIX_SIDE**3 / best_seconds(lambda: left @ right)
+
+
+def measure(job: Job, stage: str, rate: float) -> None:
+    """Prints the numbers of one stage."""
+    loader = job.loader(stage)
+    module = job.stage(stage, job.network().to(job.device), len(loader))
+    module.prepare()
+    optimizer = build_optimizer(module.network.parameters(), module.settings)
+
+    def loop() -> None:
+        for batch in loader:
+            with autocast(job.device, job.precision):
+                loss = module.losses(batch)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def trainer() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = job.stage(stage, job.network().to(job.device), len(loader))
+            log = fit(fresh, loader, None, run=Run(Path(folder)), device=job.device, precision=job.precision)
+            return log.seconds
+
+    loading = best_seconds(lambda: [None for _ in loader])
+    bare = best_seconds(loop)
+    engine = min(trainer() for _ in range(NUM_REPEATS))
+    flops = training_flops_per_image(module, job.image_size) * len(loader) * loader.batch_size
+    images = len(loader) * loader.batch_size
+    print(f"\n{stage}: {flops / images / 1e9:.3f} GFLOP an image, batches of {loader.batch_size}")
+    print(f"  bare loop                {images / bare:8,.0f} images/s")
+    print(f"  of the matrix rate       {100 * flops / bare / rate:8.1f} %")
+    print(f"  loading and augmentation {100 * loading / bare:8.1f} % of the bare loop")
+    print(f"  the Trainer adds         {1000 * (engine - bare) / len(loader):8.2f} ms a step ({engine / bare:.3f} times)")
+
+
+def main() -> None:
+    generator = np.random.default_rng(0)
+    images = ImageSet(
+        generator.integers(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=np.uint8),
+        generator.integers(0, 10, NUM_IMAGES),
+        tuple(f"class {number}" for number in range(10)),
+    )
+    recipe = load_recipe("quick", {"data.limit": {}, "pretrain.max_epochs": 1, "classify.max_epochs": 1})
+    job = Job(recipe, images, Split(np.arange(NUM_IMAGES), np.empty(0, dtype=np.int64)), temperature=1.0)
+    rate = matrix_rate(job)
+    machine = hardware(job.device, job.precision)
+    print(f"{machine['name']}, {machine['threads']} threads, {machine['precision']}: torch {torch.__version__}")
+    print(f"matrix product {rate / 1e9:,.0f} GFLOP/s")
+    for stage in ("pretrain", "classify"):
+        measure(job, stage, rate)
+
+
+if __name__ == "__main__":
+    main()
