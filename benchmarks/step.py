@@ -77,7 +77,9 @@ def measure(job: Job, stage: str, rate: float) -> None:
     print(f"  bare loop                {images / bare:8,.0f} images/s")
     print(f"  of the matrix rate       {100 * flops / bare / rate:8.1f} %")
     print(f"  loading and augmentation {100 * loading / bare:8.1f} % of the bare loop")
-    print(f"  the Trainer adds         {1000 * (engine - bare) / len(loader):8.2f} ms a step ({engine / bare:.3f} times)")
+    print(
+        f"  the Trainer adds         {1000 * (engine - bare) / len(loader):8.2f} ms a step ({engine / bare:.3f} times)"
+    )
 
 
 def main() -> None:

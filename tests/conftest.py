@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from latentry.data.imageset import ImageSet
+from latentry.pipeline import train
+from latentry.recipe import load_recipe
 
 TOY_CLASSES = ("circle", "cross", "stripes")
 
@@ -44,3 +46,10 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(count):
                 Image.fromarray(toy_image(label, generator)).save(folder / part / name / f"{number:03}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on the toy images whose test set has not been opened."""
+    settings = {"pretrain.max_epochs": 1, "classify.max_epochs": 1, "data.source": str(toy_folder), "data.limit": {}}
+    return train(load_recipe("quick", settings), tmp_path_factory.mktemp("finished") / "run").folder

@@ -1,11 +1,13 @@
 """Mistakes on the command line: one line, exit code 2, nothing half-written."""
 
-import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from latentry import __version__
 from latentry.cli import main
 
 
@@ -27,6 +29,11 @@ def latentry(*arguments: str, cwd=None, **options) -> subprocess.CompletedProces
         (["train", "--device", "abacus"], "device 'abacus' is not on this machine: use auto, cpu or cuda"),
         (["train", "--data", "DATA", "--set", "classify.freeze=block9"], "'block9' is no layer of the encoder"),
         (["train", "--data", "DATA", "--minutes", "0.001"], "--minutes 0.001 is too short: one epoch of each stage"),
+        (["train", "--data", "DATA", "--minutes", "inf"], "--minutes inf is not a length of time"),
+        (["train", "--seed", "x"], "Invalid value for '--seed'"),
+        (["train", "--standing", "most"], "'most' is not one of"),
+        (["trian"], "No such command 'trian'"),
+        (["train", "--set", "data.image_size=64"], "data.image_size = 64, and CIFAR-10 has 32"),
         (["train", "--resume", "nowhere"], "no run folder nowhere"),
         (["train", "quick", "--resume", "nowhere"], "--resume takes recipe, data and seed from the run"),
         (["train", "--out", "."], "is not empty: choose another --out"),
@@ -40,41 +47,44 @@ def test_mistakes_are_one_line_with_a_remedy(arguments, words, toy_folder, tmp_p
     (tmp_path / "something").write_text("of the user's")
     arguments = [str(toy_folder) if argument == "DATA" else argument for argument in arguments]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["latentry", *arguments])
-    with pytest.raises(SystemExit) as left:
-        main()
+    assert command(*arguments) == 2
     output, errors = capfd.readouterr()
-    assert left.value.code == 2
     assert words in errors
     assert errors.count("\n") == 1
     assert output == ""
     assert [path.name for path in tmp_path.iterdir()] == ["something"]
 
 
-@pytest.mark.slow
-def test_a_damaged_run_is_named(toy_folder, tmp_path):
-    small = ["--set", "pretrain.max_epochs=0", "--set", "classify.max_epochs=1", "--set", "classify.batch_size=64"]
-    small += ["--set", "classify.reconstruction_weight=0"]
-    done = latentry("train", "--data", str(toy_folder), *small, "--out", str(tmp_path / "run"), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["validation"]["psnr"] is None  # no decoder was trained
-    for name, damage in (
-        ("predictions.npz", b"PK\x03\x04 no more"),
-        ("results.json", b"{}"),
-        ("recipe.toml", b"name = 'x'\nseed = -1"),
-        ("metrics.csv", b"stage,epoch\nclassify,one\n"),
-    ):
-        file = tmp_path / "run" / name
-        whole = file.read_bytes()
-        file.write_bytes(damage)
-        done = latentry("report" if name != "recipe.toml" else "evaluate", str(tmp_path / "run"))
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), (name, done.stderr)
-        file.write_bytes(whole)
-    weights = tmp_path / "run" / "model" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    done = latentry("evaluate", str(tmp_path / "run"))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "model.safetensors is missing or damaged" in done.stderr
+def command(*arguments: str) -> int:
+    """The exit code of the command line, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["latentry", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+    return left.value.code or 0
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "asked"),
+    [
+        ("predictions.npz", b"PK\x03\x04 no more", "report"),
+        ("predictions.npz", b"", "report"),
+        ("results.json", b"{}", "report"),
+        ("results.json", b"[", "evaluate"),
+        ("recipe.toml", b"name = 'x'\nseed = -1", "evaluate"),
+        ("metrics.csv", b"stage,epoch\nclassify,one\n", "report"),
+        ("model/model.safetensors", b"\x10" * 200, "evaluate"),
+        ("model/config.json", b'{"format_version": 99}', "evaluate"),
+        ("model/config.json", b'{"format_version": 1}', "evaluate"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(name, damage, asked, finished_run, tmp_path, capfd):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / name).write_bytes(damage)
+    assert command(asked, str(run)) == 2
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == 1, errors
+    assert Path(name).name in errors or name == "model/config.json"
 
 
 def test_recipes_are_listed_and_shown():
@@ -82,4 +92,4 @@ def test_recipes_are_listed_and_shown():
     shown = latentry("recipes", "quick").stdout
     assert "[classify]" in shown
     assert "reconstruction_weight" in shown
-    assert latentry("--version").stdout.strip()
+    assert latentry("--version").stdout.strip() == __version__

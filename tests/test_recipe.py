@@ -23,6 +23,11 @@ def test_overrides_reach_their_keys():
     assert recipe.seed == 5
 
 
+def test_limits_join_the_recipe_and_names_may_hold_dots():
+    recipe = load_recipe("quick", limit={"bird": 9, "st. bernard": 3})
+    assert recipe.data.limit == {"bird": 9, "deer": 2500, "truck": 2500, "st. bernard": 3}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

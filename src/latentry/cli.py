@@ -5,7 +5,7 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -41,6 +41,9 @@ class PrecisionName(enum.StrEnum):
     fp32 = "fp32"
 
 
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""What typer raises where the words of a command are off."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results.json instead of text.")]
 
 
@@ -53,11 +56,11 @@ def fetch_cifar10(
     from latentry.data import cifar10
 
     file = cifar10.fetch(source, cache)
-    train, test = cifar10.load_train(cache).counts(), cifar10.load_test(cache).counts()
+    counts = cifar10.class_counts(cache)
     print(f"{'class':<12}{'train':>8}{'test':>8}")
-    for name in train:
-        print(f"{name:<12}{train[name]:>8,}{test[name]:>8,}")
-    print(f"{'all':<12}{sum(train.values()):>8,}{sum(test.values()):>8,}")
+    for name, (train, test) in counts.items():
+        print(f"{name:<12}{train:>8,}{test:>8,}")
+    print(f"{'all':<12}{sum(train for train, _ in counts.values()):>8,}{sum(test for _, test in counts.values()):>8,}")
     print(f"cached: {file}")
     if cache is not None and cache.resolve() != cifar10.default_cache().resolve():
         print(f"training finds it with: export LATENTRY_CACHE={cache.resolve()}")
@@ -112,16 +115,15 @@ def train_recipe(
 
     from latentry.recipe import load_recipe, parse_setting
 
-    if data is not None and data != "cifar10":
-        changes |= {"data.source": str(Path(data).resolve()), "data.limit": {}}
+    if data not in (None, "cifar10") and not (recipe or "").endswith(".toml"):
+        changes["data.limit"] = {}  # a named recipe's is CIFAR-10's
     changes |= dict(parse_setting(setting) for setting in settings or [])
-    changes |= dict(parse_limit(text) for text in limit or [])
-    resolved = load_recipe(recipe or "quick", changes)
+    resolved = load_recipe(recipe or "quick", changes, dict(parse_limit(text) for text in limit or []))
 
     from latentry.pipeline import train
 
     folder = out or free_folder(Path("runs"), f"{resolved.name}-{resolved.seed}")
-    finish(train(resolved, folder, minutes=minutes), test=test, as_json=as_json)
+    finish(train(resolved, folder, minutes=minutes, will_test=test), test=test, as_json=as_json)
 
 
 @app.command("evaluate")
@@ -159,12 +161,12 @@ def finish(run: "Run", *, test: bool, as_json: bool) -> None:
     print(json.dumps(results, indent=1) if as_json else f"\n{summary(results)}\n\nreport: {report}")
 
 
-def parse_limit(text: str) -> tuple[str, Any]:
-    """Splits CLASS=N into the recipe key `data.limit.CLASS` and N."""
+def parse_limit(text: str) -> tuple[str, int]:
+    """Splits CLASS=N into the name of the class and N."""
     name, _, number = text.rpartition("=")
     if not name or not number.isdecimal():
         raise RecipeError(f"--limit {text!r} is not of the form CLASS=N, such as bird=2500")
-    return f"data.limit.{name}", int(number)
+    return name, int(number)
 
 
 def free_folder(parent: Path, name: str) -> Path:
@@ -178,17 +180,28 @@ def free_folder(parent: Path, name: str) -> Path:
 def main() -> None:
     """Runs the command line; every foreseen mistake is one line on the error stream and an exit code."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except LatentryError as error:
         leave(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        leave("interrupted", Interrupted.exit_code)
+    except USAGE_ERROR as error:
+        leave(error.format_message(), error.exit_code)
     except OSError as error:
-        remedy = {errno.ENOSPC: "; free some space, then continue with --resume", errno.EACCES: "; check its owner"}
+        if error.errno == errno.EPIPE:
+            sys.stdout = None  # the reader has gone: nothing is left to flush
+            raise SystemExit(1) from None
+        remedies = {
+            errno.ENOSPC: "free some space and try again; a run goes on with --resume",
+            errno.EACCES: "check who may write there",
+            errno.EROFS: "choose a folder that can be written",
+        }
         where = f"{error.filename}: " if error.filename else ""
-        leave(f"{where}{error.strerror or error}{remedy.get(error.errno or 0, '')}", LatentryError.exit_code)
+        remedy = remedies.get(error.errno or 0)
+        leave(f"{where}{error.strerror or error}{f'; {remedy}' if remedy else ''}", LatentryError.exit_code)
+    if code == Interrupted.exit_code:
+        leave("interrupted; a run that had begun goes on with --resume", code)
+    raise SystemExit(code)
 
 
-def leave(message: str, exit_code: int) -> None:
+def leave(message: str, exit_code: int) -> NoReturn:
     print(f"latentry: {message}", file=sys.stderr)
     raise SystemExit(exit_code)

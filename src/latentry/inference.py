@@ -11,7 +11,7 @@ from latentry.models.network import AutoencoderClassifier, Output
 from latentry.progress import track
 from latentry.runtime import Precision, autocast
 
-BATCH_SIZE = 500
+BATCH_PIXELS = 500 * 32 * 32
 HOTTEST = 20.0
 
 
@@ -30,9 +30,9 @@ def answers(
     is, the reconstruction clipped to [0, 1].
     """
     network.eval()
-    starts = range(0, len(images), BATCH_SIZE)
-    for start in track(starts, description):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH_SIZE])).to(device).float().div_(255)
+    size = max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
+    for start in track(range(0, len(images), size), description):
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(device).float().div_(255)
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), autocast(device, precision):
             output = network(batch)

@@ -9,26 +9,26 @@ import torch
 
 from latentry import files
 from latentry.batches.loader import Loader
-from latentry.data import load_train
+from latentry.data import check_test, load_train
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split, make_split
 from latentry.errors import RunError
 from latentry.evaluation.evaluate import (
     Measured,
-    choose_temperature,
     first_of_each_class,
     measure,
     save_predictions,
     scores,
 )
+from latentry.inference import fit_temperature
 from latentry.models.network import AutoencoderClassifier, build_network, latent_shape
 from latentry.progress import console
 from latentry.recipe import Augment, Recipe
 from latentry.run import Run
 from latentry.runtime import derive_seed, hardware, resolve_device, resolve_precision, versions
-from latentry.training.budget import epoch_seconds, fit_epochs
+from latentry.training.budget import FORWARD_SHARE, epoch_seconds, fit_epochs
 from latentry.training.callbacks import read_rows
-from latentry.training.checkpoint import ModelConfig, load_weights, save_model, save_weights
+from latentry.training.checkpoint import FORMAT_VERSION, ModelConfig, load_weights, save_model, save_weights
 from latentry.training.classify import Classification
 from latentry.training.flops import inference_flops_per_image, training_flops_per_image
 from latentry.training.pretrain import Pretraining
@@ -36,22 +36,25 @@ from latentry.training.stage import StageModule, fit
 
 SECONDS_BESIDE_TRAINING = 20.0
 """For start, decoding, t-SNE and the page, where a budget of minutes is divided."""
-EVALUATION_IMAGES_PER_STEP_IMAGE = 1 / 3
-NUM_TEST_IMAGES = 10_000
+STATISTICS_IMAGES = 1000
+"""How many images the statistics read at a time."""
+SMALLEST_DEVIATION = 1e-3
 NUM_SAMPLES_PER_CLASS = 2
 
 
-def train(recipe: Recipe, folder: Path, *, minutes: float | None = None) -> Run:
+def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_test: bool = False) -> Run:
     """Trains `recipe` into the new run `folder`; `minutes` replaces its numbers of epochs by what fits.
+
+    `will_test` makes sure beforehand that there are test images to open afterwards; it doesn't open them.
 
     Raises:
         LatentryError: of whichever kind tells what to mend.
     """
     Run.check_free(folder)
-    device = resolve_device(recipe.device)
-    precision = resolve_precision(recipe.precision, device)
-    recipe = recipe.model_copy(update={"device": str(device), "precision": precision})
+    recipe = resolved(recipe)
     temperature = borrowed_temperature(recipe)
+    if will_test:
+        check_test(recipe.data)
     images = load_train(recipe.data)
     split = make_split(images, recipe.data)
     job = Job(recipe, images, split, temperature)
@@ -70,6 +73,7 @@ def resume(folder: Path) -> Run:
         RunError: the folder is no run, is damaged, or its data has changed.
     """
     run = Run.open(folder)
+    files.remove_partial(folder)
     if run.results_file.exists():
         run.results()
         return run
@@ -86,17 +90,41 @@ def resume(folder: Path) -> Run:
     return run
 
 
+def resolved(recipe: Recipe) -> Recipe:
+    """`recipe` with this machine's device and precision, and with paths that hold from any folder."""
+    device = resolve_device(recipe.device)
+    source, lender = recipe.data.source, recipe.evaluate.temperature_from
+    if source != "cifar10":
+        source = str(Path(source).resolve())
+    if lender:
+        lender = str(Path(lender).resolve())
+    return recipe.model_copy(
+        update={
+            "device": str(device),
+            "precision": resolve_precision(recipe.precision, device),
+            "data": recipe.data.model_copy(update={"source": source}),
+            "evaluate": recipe.evaluate.model_copy(update={"temperature_from": lender}),
+        }
+    )
+
+
 def borrowed_temperature(recipe: Recipe) -> float:
     """The temperature of `evaluate.temperature_from`, 1 where that is empty.
 
     Raises:
-        RunError: there is no finished held-out run.
+        RunError: that is no finished held-out run of the same recipe.
     """
-    if not recipe.evaluate.temperature_from:
+    lender = recipe.evaluate.temperature_from
+    if not lender:
+        if recipe.data.standing == "all-train":
+            console.print("probabilities will not be calibrated: evaluate.temperature_from names no held-out run")
         return 1.0
-    results = Run.open(Path(recipe.evaluate.temperature_from)).results()
-    if results["validation"] is None:
-        raise RunError(f"{recipe.evaluate.temperature_from} has no validation part: name a held-out run")
+    results = Run.open(Path(lender)).results()
+    if results["validation"] is None or results["recipe"] != recipe.name:
+        raise RunError(
+            f"{lender} is a {results['standing']} run of {results['recipe']}, and evaluate.temperature_from needs a "
+            f"held-out run of {recipe.name}"
+        )
     return float(results["temperature"])
 
 
@@ -118,15 +146,15 @@ class Job:
 
     def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation of each channel of the training part, in [0, 1]."""
-        if self.recipe.model.normalise == "none":
-            return torch.zeros(3), torch.ones(3)
+        counts = np.zeros((3, 256), dtype=np.int64)
+        for indices in np.array_split(self.split.train, -(-len(self.split.train) // STATISTICS_IMAGES)):
+            pixels = self.images.images[indices]
+            counts += np.stack([np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(3)])
+        shares = counts / counts.sum(axis=1, keepdims=True)
         levels = np.arange(256) / 255
-        train = self.images.images[self.split.train]
-        shares = np.stack([np.bincount(train[:, channel].ravel(), minlength=256) for channel in range(3)])
-        shares = shares / shares.sum(axis=1, keepdims=True)
         mean = shares @ levels
-        deviation = np.sqrt(shares @ levels**2 - mean**2)
-        return torch.tensor(mean, dtype=torch.float32), torch.tensor(np.maximum(deviation, 1e-3), dtype=torch.float32)
+        deviation = np.maximum(np.sqrt(shares @ levels**2 - mean**2), SMALLEST_DEVIATION)
+        return torch.tensor(mean, dtype=torch.float32), torch.tensor(deviation, dtype=torch.float32)
 
     def network(self) -> AutoencoderClassifier:
         """The network with the first weights that the run's seed gives it."""
@@ -162,8 +190,9 @@ class Job:
             for name in ("pretrain", "classify") if self.recipe.pretrain.max_epochs else ("classify",):
                 module = self.stage(name, network, 1)
                 seconds[name] = epoch_seconds(module, self.loader(name), len(self.split.validation), self.precision)
-        image_seconds = seconds["classify"] / len(self.split.train) * EVALUATION_IMAGES_PER_STEP_IMAGE
-        evaluated = (len(self.split.validation) + NUM_TEST_IMAGES) * self.recipe.evaluate.views
+        image_seconds = seconds["classify"] / len(self.split.train) * FORWARD_SHARE
+        num_test = 10_000 if self.recipe.data.source == "cifar10" else len(self.split.validation)
+        evaluated = (len(self.split.validation) + num_test) * self.recipe.evaluate.views
         recipe = fit_epochs(
             self.recipe,
             minutes,
@@ -196,14 +225,14 @@ class Job:
         started = time.perf_counter()
         measured = self._measure(network) if len(self.split.validation) else None
         if measured is not None:
-            self.temperature = choose_temperature(measured)
+            self.temperature = fit_temperature(measured.logits, measured.arrays["labels"])
             arrays = {f"validation_{name}": array for name, array in measured.arrays.items()}
         else:
             arrays = {}
         save_predictions(run, arrays | self._train_examples())
         validation_seconds = time.perf_counter() - started
         config = ModelConfig(
-            format_version=1,
+            format_version=FORMAT_VERSION,
             class_names=self.images.class_names,
             image_size=self.image_size,
             network=self.recipe.model,
@@ -224,6 +253,8 @@ class Job:
 
     def _flops(self, module: StageModule, run: Run) -> int:
         rows = [row for row in read_rows(run.metrics_file) if row["stage"] == module.name]
+        if not rows:
+            raise RunError(f"{run.metrics_file} lacks stage {module.name}: remove {run.folder}/checkpoints and resume")
         loader_batch = min(module.settings.batch_size, len(self.split.train))
         num_images = int(rows[-1]["steps"]) * loader_batch
         return num_images * training_flops_per_image(module, self.image_size)

@@ -52,9 +52,9 @@ class Augment(Section):
     rotation: NonNegative = 0.0
     """Largest rotation, degrees (Keras' rotation_range)."""
     width_shift: Share = 0.0
-    """Largest horizontal shift as a share of the size (Keras' width_shift_range)."""
+    """Keras' width_shift_range, a share of the size; in Keras 3 it moves images up and down."""
     height_shift: Share = 0.0
-    """Largest vertical shift as a share of the size (Keras' height_shift_range)."""
+    """Keras' height_shift_range, a share of the size; in Keras 3 it moves images left and right."""
     shear: NonNegative = 0.0
     """Largest shear angle, degrees (Keras' shear_range)."""
     zoom: Share = 0.0
@@ -85,8 +85,6 @@ class Model(Section):
     """Encoder and decoder: the light network, or the 4,070,019-parameter one of seed 1."""
     classifier: Literal["light", "cnn", "dense"] = "light"
     """Node 4: the light network's, or seed 1's CNN or dense classifier."""
-    normalise: Literal["training", "none"] = "training"
-    """Standardise each channel by the training images' mean and deviation, or leave pixels in [0, 1]."""
 
 
 class Stage(Section):
@@ -164,8 +162,8 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")
-    def validation_is_there_where_it_is_needed(self) -> Self:
-        """The all-train standing has no validation images to watch."""
+    def settings_go_together(self) -> Self:
+        """Refuses what no run can do, such as watching the validation images of a run that has none."""
         for name, stage in (("pretrain", self.pretrain), ("classify", self.classify)):
             if self.data.standing == "all-train" and (stage.schedule == "plateau" or stage.early_stopping_patience):
                 raise ValueError(
@@ -175,6 +173,10 @@ class Recipe(Section):
                 )
         if self.classify.max_epochs < 1:
             raise ValueError("classify.max_epochs is 0, and at least 1 is needed: set it to 1 or more")
+        if self.data.standing == "held-out" and self.evaluate.temperature_from:
+            raise ValueError("evaluate.temperature_from is for the all-train standing: a held-out run fits its own")
+        if self.data.source == "cifar10" and self.data.image_size != 32:
+            raise ValueError(f"data.image_size = {self.data.image_size}, and CIFAR-10 has 32: leave it out")
         return self
 
     def to_toml(self) -> str:
@@ -186,11 +188,13 @@ def named_recipes() -> dict[str, str]:
     """Names of the recipes that come with latentry, and their TOML text."""
     folder = importlib.resources.files("latentry") / "recipes"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".toml"): file.read_text() for file in files}
+    return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
 
 
-def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+def load_recipe(name: str, overrides: dict[str, Any] | None = None, limit: dict[str, int] | None = None) -> Recipe:
     """Returns the recipe called `name`, or in the TOML file `name`, with dotted `overrides` applied.
+
+    `limit` (class name to number of images) is added to the recipe's own; class names may hold dots there.
 
     Raises:
         RecipeError: no such recipe, not TOML, or a key or value that isn't allowed.
@@ -209,6 +213,9 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise RecipeError(f"recipe {name!r} is not valid TOML: {error}") from None
     for key, value in (overrides or {}).items():
         _set(content, key, value)
+    recipe = parse_recipe(content)
+    if limit:
+        content.setdefault("data", {})["limit"] = recipe.data.limit | limit
     return parse_recipe(content)
 
 
@@ -251,7 +258,7 @@ def _read(path: Path) -> str:
         size = path.stat().st_size
         if size > LARGEST_RECIPE_BYTES:
             raise RecipeError(f"recipe {path} has {size} bytes, the limit is {LARGEST_RECIPE_BYTES}: is it a recipe?")
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} can't be read: {error}") from None
 

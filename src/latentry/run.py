@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from latentry import files
-from latentry.errors import RunError
+from latentry.errors import RecipeError, RunError
 from latentry.recipe import Recipe, parse_recipe
 
 RESULT_KEYS = frozenset(
@@ -111,8 +111,8 @@ class Run:
             RunError: it is damaged.
         """
         try:
-            return parse_recipe(tomllib.loads(self.recipe_file.read_text()))
-        except (ValueError, RecursionError) as error:
+            return parse_recipe(tomllib.loads(self.recipe_file.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError, RecipeError) as error:
             raise RunError(f"{self.recipe_file} is damaged ({error}): restore it or train again") from None
 
     def results(self) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def test_every_form_gives_the_same_images(tmp_path, official, form, archive):
     rows = np.concatenate(list(official.values()))
     assert np.array_equal(train.images.reshape(-1, 3072), rows[:-NUM_ROWS, 1:])
     assert np.array_equal(test.labels, rows[-NUM_ROWS:, 0])
-    assert isinstance(train.images.base, np.ndarray)  # a view of the memory-mapped file, not a copy
+    assert isinstance(train.images, np.memmap)
+    assert np.shares_memory(train.images, train.images.base)  # a view of the file, not a copy
     assert train.images.shape == (5 * NUM_ROWS, 3, 32, 32)
 
 
@@ -131,6 +132,14 @@ def test_links_in_an_archive_are_not_followed(tmp_path, official):
         tar.addfile(link)
     with pytest.raises(DataError, match="no data_batch_1"):
         cifar10.fetch(str(archive), tmp_path / "cache")
+
+
+def test_damaged_labels_are_refused_by_name(tmp_path, official):
+    source = png_folder(tmp_path / "source", official)
+    for content in ("[1, 2, 3]", "{", "null", '["a"]'):
+        (source / cifar10.NPM_LABEL_FILES[0]).write_text(content)
+        with pytest.raises(DataError, match=r"labels, train_lables\.json, are missing or damaged"):
+            cifar10.fetch(str(source), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("source", ["nowhere", "/no/such/archive.tar.gz"])

@@ -42,3 +42,36 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
         Image.new("1", (10_000, 6_000)).save(tmp_path / name / "large.png")
     with pytest.raises(DataError, match=r"large\.png has 10000x6000 pixels, the limit is 50,000,000"):
         folder.load_train(tmp_path, 32)
+
+
+def test_pictures_come_out_as_a_person_sees_them(tmp_path):
+    red = Image.new("RGB", (16, 16), (200, 30, 30))
+    half = Image.new("RGB", (16, 8), (200, 30, 30))
+    upright = Image.new("RGB", (16, 16), (30, 30, 200))
+    upright.paste(half, (0, 0))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees to the right
+    pictures = {
+        "rgb.png": (red, {}),
+        "palette.png": (red.quantize(4), {}),
+        "cmyk.jpg": (red.convert("CMYK"), {"quality": 100}),
+        "clear.png": (Image.new("RGBA", (16, 16), (200, 30, 30, 0)), {}),
+        "deep.png": (Image.fromarray(np.full((16, 16), 30_000, dtype=np.uint16)), {}),
+        "grey.png": (Image.new("L", (16, 16), 117), {}),
+        "turned.png": (upright.rotate(90, expand=True), {"exif": turned}),
+    }
+    for name, (picture, options) in pictures.items():
+        for label in ("one", "two"):
+            (tmp_path / label).mkdir(exist_ok=True)
+            picture.save(tmp_path / label / name, **options)
+    (tmp_path / "one" / "._rgb.png").write_bytes(b"a file of another system")
+    read = dict(zip(sorted(pictures), folder.load_train(tmp_path, 16).images, strict=False))
+    assert {name: image.mean(axis=(1, 2)).round().tolist() for name, image in read.items() if name != "turned.png"} == {
+        "clear.png": [255, 255, 255],
+        "cmyk.jpg": pytest.approx([200, 30, 30], abs=2),
+        "deep.png": [116, 116, 116],
+        "grey.png": [117, 117, 117],
+        "palette.png": [200, 30, 30],
+        "rgb.png": [200, 30, 30],
+    }
+    assert np.array_equal(read["turned.png"], np.asarray(upright).transpose(2, 0, 1))

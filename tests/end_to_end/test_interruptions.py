@@ -16,9 +16,9 @@ LIGHT = ("--set", "pretrain.max_epochs=3", "--set", "classify.max_epochs=4", "--
 # Dropout, a plateau that cuts, early stopping and a frozen part: all that keeps state between epochs.
 STATEFUL = (
     *("--set", "model.autoencoder=seed1", "--set", "model.classifier=dense", "--set", "data.image_size=16"),
-    *("--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=6", "--set", "classify.batch_size=32"),
+    *("--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=12", "--set", "classify.batch_size=32"),
     *("--set", "classify.schedule=plateau", "--set", "classify.plateau_patience=1", "--set", "classify.optimizer=sgd"),
-    *("--set", "classify.learning_rate=0.05", "--set", "classify.early_stopping_patience=5"),
+    *("--set", "classify.learning_rate=0.05", "--set", "classify.early_stopping_patience=2"),
     *("--set", "classify.freeze=norm4", "--set", "batches.classify.balanced=true"),
 )
 
@@ -60,31 +60,48 @@ def whole(request, toy_folder, tmp_path_factory):
     return folder, arguments
 
 
-@pytest.mark.parametrize(("sent", "num_epochs"), [(signal.SIGKILL, 1), (signal.SIGKILL, 4), (signal.SIGINT, 3)])
-def test_a_stopped_run_resumes_to_the_same_weights(whole, tmp_path, sent, num_epochs):
+def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_path):
+    """Killed while pretraining, moved, killed while classifying, then Ctrl-C: each time resumed."""
     reference, arguments = whole
     run = tmp_path / "run"
     process = start(*arguments, "--out", str(run))
-    wait_for_epochs(process, run, num_epochs)
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=60)
-    assert not (run / "results.json").exists()
-    if sent == signal.SIGINT:
-        assert process.returncode == 130
-        assert f"continue with: latentry train --resume {run}" in errors.splitlines()[-1]
-        assert "Traceback" not in errors
-    code, errors = finish("--resume", str(run))
-    assert code == 0, errors
+    for sent, num_epochs in ((signal.SIGKILL, 1), (signal.SIGKILL, 4), (signal.SIGINT, 5)):
+        wait_for_epochs(process, run, num_epochs)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+        assert not (run / "results.json").exists()
+        if sent == signal.SIGINT:
+            assert process.returncode == 130
+            assert f"continue with: latentry train --resume {run}" in errors.splitlines()[-1]
+            assert "Traceback" not in errors
+        run = run.rename(tmp_path / f"moved after {num_epochs}")
+        process = start("--resume", str(run))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     assert weights(run) == weights(reference)
     assert epochs(run) == epochs(reference)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole, tmp_path):
+def test_a_run_killed_after_its_last_epoch_adds_none(whole, tmp_path):
+    reference, _arguments = whole
+    run = shutil.copytree(reference, tmp_path / "run")
+    for name in ("results.json", "predictions.npz"):
+        (run / name).unlink()
+    shutil.rmtree(run / "model")
+    (run / "checkpoints" / "classify" / ".last.ckpt.x.partial").touch()
+    code, errors = finish("--resume", str(run))
+    assert code == 0, errors
+    assert weights(run) == weights(reference)
+    assert epochs(run) == epochs(reference)
+    assert not list(run.rglob("*.partial"))
+
+
+def test_the_stateful_run_uses_its_state(whole):
     reference, arguments = whole
-    for seed, same in (("7", True), ("8", False)):
-        code, errors = finish(*arguments, "--seed", seed, "--out", str(tmp_path / seed))
-        assert code == 0, errors
-        assert (weights(tmp_path / seed) == weights(reference)) is same
+    if arguments[-1] == STATEFUL[-1]:
+        rows = [line.split(",") for line in epochs(reference)[1:] if line.startswith("classify")]
+        assert len(rows) < 12, "early stopping"
+        assert len({row[3] for row in rows}) > 1, "the plateau cuts the learning rate"
 
 
 def test_no_space_for_a_checkpoint_is_one_line_and_resumable(whole, tmp_path):

@@ -1,6 +1,7 @@
 """The test set is opened once, by `evaluate`, and by nothing else."""
 
 import ast
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from latentry.report.page import write_report
 from latentry.run import Run
 
 SOURCE = Path(latentry.__file__).parent
-OPENERS = {"data/__init__.py", "data/cifar10.py", "data/folder.py", "evaluation/evaluate.py", "cli.py"}
+OPENERS = {"data/__init__.py", "data/cifar10.py", "data/folder.py", "evaluation/evaluate.py"}
 SETTINGS = {"pretrain.max_epochs": 1, "classify.max_epochs": 1, "classify.batch_size": 32, "data.limit": {}}
 
 
@@ -26,7 +27,6 @@ def test_only_evaluate_mentions_the_test_images():
             names = {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
             if "load_test" in names:
                 mentions.add(path.relative_to(SOURCE).as_posix())
-    # cli.py counts the classes of a freshly fetched CIFAR-10, and trains nothing there.
     assert mentions == OPENERS
 
 
@@ -58,6 +58,21 @@ def test_without_test_images_evaluate_says_so_and_changes_nothing(toy_folder, tm
     with pytest.raises(DataError, match="has no test images"):
         evaluate(run)
     assert run.results_file.read_bytes() == before
+
+
+def test_test_images_of_other_classes_are_refused_before_training_and_at_evaluation(toy_folder, tmp_path):
+    data = shutil.copytree(toy_folder, tmp_path / "data")
+    settings = SETTINGS | {"data.source": str(data), "pretrain.max_epochs": 0}
+    run = train(load_recipe("quick", settings), tmp_path / "run", will_test=True)
+    for part in ("train", "test"):
+        (data / part / "cross").rename(data / part / "a cross")
+    with pytest.raises(DataError, match="the model knows circle, cross, stripes"):
+        evaluate(run)
+    shutil.rmtree(data / "test" / "stripes")
+    with pytest.raises(DataError, match="has the classes a cross, circle, and training has"):
+        train(load_recipe("quick", settings), tmp_path / "second", will_test=True)
+    assert run.results()["test"] is None
+    assert not (tmp_path / "second").exists()
 
 
 def test_an_unfinished_run_is_not_evaluated(tmp_path):

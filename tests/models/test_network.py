@@ -62,6 +62,19 @@ def test_every_classifier_reads_every_latent(classifier):
         assert output.reconstruction.shape == (2, 3, 32, 32)
 
 
+def test_seed1_rebuilds_pixels_from_black_to_white():
+    network = build(autoencoder="seed1", classifier="dense")
+    assert network.mean.tolist() == [[[0.0]]] * 3
+    for bias, pixel in ((50.0, 1.0), (-50.0, 0.0)):
+        torch.nn.init.constant_(network.decoder[-2].bias, bias)
+        assert torch.allclose(network(torch.rand(1, 3, 32, 32)).reconstruction, torch.tensor(pixel), atol=1e-6)
+
+
+def test_a_size_that_seed1_cannot_rebuild_is_refused():
+    with pytest.raises(RecipeError, match=r"rebuilds images of 45 pixels with 44"):
+        build(45, autoencoder="seed1", classifier="dense")
+
+
 def test_a_latent_too_small_for_the_cnn_is_refused():
     with pytest.raises(RecipeError, match=r"halves the 2x2 latent twice"):
         build(16, classifier="cnn")

@@ -119,6 +119,13 @@ def test_a_loss_that_is_not_finite_stops_with_its_place_and_the_last_good_checkp
     assert len(read_rows(tmp_path / "metrics.csv")) == 1
 
 
+def test_weights_that_overflow_in_the_last_step_leave_no_checkpoint(toy_images, tmp_path):
+    settings = Classify(max_epochs=2, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(DivergenceError, match=r"classify (became|ended)|stage classify"):
+        run_stage(Classification(build(), settings, seed=0, num_steps=6), toy_images, tmp_path)
+    assert not (tmp_path / "checkpoints" / "classify" / "last.ckpt").exists()
+
+
 def test_early_stopping_ends_with_the_best_weights(toy_images, tmp_path):
     network = build()
     settings = Classify(max_epochs=30, optimizer="sgd", learning_rate=1e-12, early_stopping_patience=2)

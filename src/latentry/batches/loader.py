@@ -51,11 +51,11 @@ class Loader:
         rank: int = 0,
         num_processes: int = 1,
     ) -> None:
-        assert batch_size % num_processes == 0, (batch_size, num_processes)
         self.images = torch.from_numpy(images.images[indices]).to(device)
         self.labels = torch.from_numpy(images.labels[indices])
         self.indices = torch.from_numpy(indices)
         self.batch_size = min(batch_size, len(indices)) if training else batch_size
+        assert self.batch_size % num_processes == 0, (self.batch_size, num_processes)
         self.augment = augment
         self.stage = stage
         self.seed = seed

@@ -27,3 +27,9 @@ def load_test(data: Data) -> ImageSet:
     if data.source == "cifar10":
         return cifar10.load_test()
     return folder.load_test(Path(data.source), data.image_size)
+
+
+def check_test(data: Data) -> None:
+    """Raises DataError where test images are missing or have other classes; reads neither images nor labels."""
+    if data.source != "cifar10":
+        folder.check_test(Path(data.source))

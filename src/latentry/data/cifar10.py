@@ -83,6 +83,7 @@ def fetch(source: str = "auto", cache: Path | None = None) -> Path:
     file = (cache or default_cache()) / "cifar10.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
+        files.remove_partial(file.parent)
         if source == "auto" and file.exists():
             try:
                 _checked_rows(file, slice(None))
@@ -92,9 +93,16 @@ def fetch(source: str = "auto", cache: Path | None = None) -> Path:
                 return file
         parts = _read_source(source)
         rows = _decode(parts)
-        with files.replacing(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, rows, allow_pickle=False)
+        content = io.BytesIO()
+        np.save(content, rows, allow_pickle=False)
+        files.write_bytes(file, content.getvalue())
     return file
+
+
+def class_counts(cache: Path | None = None) -> dict[str, tuple[int, int]]:
+    """Class name to its number of training and of test images."""
+    train, test = load_train(cache).counts(), load_test(cache).counts()
+    return {name: (train[name], test[name]) for name in CLASS_NAMES}
 
 
 def _load(batches: slice, cache: Path | None) -> ImageSet:
@@ -215,7 +223,7 @@ def _decode(parts: dict[str, bytes]) -> np.ndarray:
             raise DataError(f"the source has no {file}: is the archive or folder complete?")
         try:
             batch = readers[ending](parts, name)
-        except (ValueError, KeyError, TypeError, EOFError, OSError, SyntaxError, pickle.UnpicklingError) as error:
+        except Exception as error:  # noqa: BLE001 - pickle and Pillow raise many kinds on a damaged file
             raise DataError(f"{file} is damaged ({error}): fetch the source again") from None
         if files.sha256(batch.tobytes()) != sha256:
             raise DataError(f"{file} is not the official {name} (its pixels or labels differ): fetch the source again")
@@ -238,7 +246,10 @@ def _python_batch(parts: dict[str, bytes], name: str) -> np.ndarray:
 
 def _png_batch(parts: dict[str, bytes], name: str) -> np.ndarray:
     labels_file = NPM_LABEL_FILES[name == "test_batch"]
-    labels = np.asarray(json.loads(parts[labels_file])).reshape(-1, BATCH_ROWS)
+    try:
+        labels = np.asarray(json.loads(parts[labels_file]), dtype=np.int64).reshape(-1, BATCH_ROWS)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its labels, {labels_file}, are missing or damaged: {error}") from None
     index = 0 if name == "test_batch" else list(BATCH_SHA256).index(name)
     with Image.open(io.BytesIO(parts[f"{name}.png"]), formats=["PNG"]) as sheet:
         if sheet.size != (1024, BATCH_ROWS) or sheet.mode != "RGB":

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from latentry.data.imageset import ImageSet
 from latentry.errors import DataError
@@ -31,18 +31,27 @@ def load_test(folder: Path, image_size: int) -> ImageSet:
     Raises:
         DataError: as `load_train`, or the classes are not those of the training images.
     """
+    check_test(folder)
+    return _load(folder / "test", image_size)
+
+
+def check_test(folder: Path) -> None:
+    """Raises DataError unless there is a test part with the classes of the training part; opens no image."""
     if not (folder / "test").is_dir():
         raise DataError(f"{folder} has no test images: put them into {folder / 'test'}, one folder a class")
-    test = _load(folder / "test", image_size)
+    names = _class_names(folder / "test")
     train_names = _class_names(folder / "train" if (folder / "train").is_dir() else folder)
-    if test.class_names != train_names:
-        raise DataError(f"{folder / 'test'} has the classes {test.class_names}, training has {train_names}")
-    return test
+    if names != train_names:
+        raise DataError(
+            f"{folder / 'test'} has the classes {', '.join(names)}, and training has {', '.join(train_names)}: "
+            "give both the same"
+        )
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     entries = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return tuple(sorted(entry.name for entry in entries if entry.name != "test"))
+    # Beside classes that lie in the folder itself, `test` is the test part.
+    return tuple(sorted(entry.name for entry in entries if entry.name != "test" or folder.name == "train"))
 
 
 def _load(folder: Path, image_size: int) -> ImageSet:
@@ -51,7 +60,8 @@ def _load(folder: Path, image_size: int) -> ImageSet:
         raise DataError(f"{folder} has {len(names)} class folders, and at least 2 are needed: one folder a class")
     paths, labels = [], []
     for label, name in enumerate(names):
-        found = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in ENDINGS)
+        files = (path for path in (folder / name).iterdir() if not path.name.startswith("."))
+        found = sorted(path for path in files if path.suffix.lower() in ENDINGS)
         if not found:
             raise DataError(f"{folder / name} has no images ({', '.join(sorted(ENDINGS))}): fill it or remove it")
         paths += found
@@ -69,7 +79,20 @@ def _read(path: Path, image_size: int) -> np.ndarray:
                 raise DataError(
                     f"{path} has {image.width}x{image.height} pixels, the limit is {LARGEST_IMAGE_PIXELS:,}: shrink it"
                 )
-            rgb = image.convert("RGB").resize((image_size, image_size), Image.Resampling.BICUBIC)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            rgb = _rgb(image).resize((image_size, image_size), Image.Resampling.BICUBIC)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what their formats make them stumble over
         raise DataError(f"{path} is not an image that can be read ({error}): mend it or remove it") from None
     return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """The picture as a person sees it: upright, 16-bit grey scaled to 8, transparency on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    return image.convert("RGB")

@@ -12,9 +12,9 @@ import torch
 from latentry import files
 from latentry.data import load_test
 from latentry.data.imageset import ImageSet
-from latentry.errors import RunError
+from latentry.errors import DataError, RunError
 from latentry.evaluation import metrics
-from latentry.inference import answers, fit_temperature, probabilities
+from latentry.inference import answers, probabilities
 from latentry.models.network import AutoencoderClassifier
 from latentry.run import Run
 from latentry.runtime import Precision, resolve_device, resolve_precision
@@ -106,11 +106,6 @@ def scores(
     }
 
 
-def choose_temperature(measured: Measured) -> float:
-    """The temperature that fits a validation part."""
-    return fit_temperature(measured.logits, measured.arrays["labels"])
-
-
 def save_predictions(run: Run, arrays: dict[str, np.ndarray]) -> None:
     """Adds `arrays` to `predictions.npz`."""
     content = load_predictions(run) if run.predictions_file.exists() else {}
@@ -145,8 +140,13 @@ def evaluate(run: Run) -> dict[str, Any]:
     recipe = run.recipe()
     network, config = load_model(run.model_folder)
     test = load_test(recipe.data)
+    if test.class_names != config.class_names:
+        raise DataError(
+            f"the test images have the classes {', '.join(test.class_names)}, and the model knows "
+            f"{', '.join(config.class_names)}: restore the folder"
+        )
     started = time.perf_counter()
-    device = resolve_device(recipe.device)
+    device = resolve_device("auto")
     measured = measure(
         network.to(device),
         test,

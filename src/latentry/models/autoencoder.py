@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from latentry.models.blocks import convolution, dirac_initialised, glorot_initialised, keras_norm, light_norm
+from latentry.models.blocks import convolution, initialise_dirac, initialise_glorot, keras_norm, light_norm
 
 LIGHT_LATENT_CHANNELS = 128
 SEED1_LATENT_CHANNELS = 256
@@ -61,7 +61,7 @@ def seed1_encoder() -> nn.Sequential:
             layers[f"pool{block}"] = nn.MaxPool2d(2)
             layers[f"dropout{block}"] = nn.Dropout(0.3)
     encoder = nn.Sequential(layers)
-    glorot_initialised(encoder)
+    initialise_glorot(encoder)
     return encoder
 
 
@@ -77,7 +77,7 @@ def seed1_decoder() -> nn.Sequential:
             layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
     layers += [convolution(channels, 3), nn.Sigmoid()]
     decoder = nn.Sequential(*layers)
-    glorot_initialised(decoder)
+    initialise_glorot(decoder)
     return decoder
 
 
@@ -90,5 +90,5 @@ def _unit(in_channels: int, out_channels: int, *, halve: bool = False) -> nn.Seq
 
 def _initialised_light(layers: "OrderedDict[str, nn.Module]") -> nn.Sequential:
     network = nn.Sequential(layers)
-    dirac_initialised(network)
+    initialise_dirac(network)
     return network

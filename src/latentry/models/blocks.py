@@ -18,7 +18,7 @@ def light_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, momentum=0.3)
 
 
-def glorot_initialised(module: nn.Module) -> nn.Module:
+def initialise_glorot(module: nn.Module) -> None:
     """Gives every convolution and linear layer Keras' defaults: Glorot-uniform weights, zero biases. In place.
 
     Source: Glorot and Bengio 2010, equation 16.
@@ -28,10 +28,9 @@ def glorot_initialised(module: nn.Module) -> nn.Module:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    return module
 
 
-def dirac_initialised(module: nn.Module) -> nn.Module:
+def initialise_dirac(module: nn.Module) -> None:
     """Starts every convolution that doesn't narrow with its first outputs as copies of its inputs. In place.
 
     Source: Jordan 2024, arXiv 2404.00498, section 3.2.
@@ -39,4 +38,3 @@ def dirac_initialised(module: nn.Module) -> nn.Module:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.out_channels >= layer.in_channels:
             nn.init.dirac_(layer.weight.data[: layer.in_channels])
-    return module

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from latentry.models.blocks import convolution, glorot_initialised, keras_norm, light_norm
+from latentry.models.blocks import convolution, initialise_glorot, keras_norm, light_norm
 
 LIGHT_CLASSIFIER_CHANNELS = 256
 LIGHT_LOGIT_SCALE = 1 / 9
@@ -49,5 +49,5 @@ def dense_classifier(latent_shape: tuple[int, int, int], num_classes: int) -> nn
 def _with_dense_layers(layers: list[nn.Module], features: int, num_classes: int) -> nn.Sequential:
     dense = [nn.Linear(features, 512), nn.ReLU(), nn.Dropout(0.4), nn.Linear(512, 64), nn.ReLU()]
     classifier = nn.Sequential(*layers, nn.Flatten(), *dense, nn.Linear(64, num_classes))
-    glorot_initialised(classifier)
+    initialise_glorot(classifier)
     return classifier

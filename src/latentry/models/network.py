@@ -10,9 +10,18 @@ from latentry.errors import RecipeError
 from latentry.models import autoencoder, classifier
 from latentry.recipe import Model
 
-AUTOENCODERS: dict[str, tuple[Callable[[], nn.Sequential], Callable[[], nn.Sequential]]] = {
-    "light": (autoencoder.light_encoder, autoencoder.light_decoder),
-    "seed1": (autoencoder.seed1_encoder, autoencoder.seed1_decoder),
+
+class Autoencoder(NamedTuple):
+    """How an encoder and its decoder are made, and whether both work in standardised pixels or in plain ones."""
+
+    encoder: Callable[[], nn.Sequential]
+    decoder: Callable[[], nn.Sequential]
+    standardised: bool
+
+
+AUTOENCODERS = {
+    "light": Autoencoder(autoencoder.light_encoder, autoencoder.light_decoder, standardised=True),
+    "seed1": Autoencoder(autoencoder.seed1_encoder, autoencoder.seed1_decoder, standardised=False),
 }
 CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
     "light": lambda latent_shape, num_classes: classifier.LightClassifier(latent_shape[0], num_classes),
@@ -79,18 +88,29 @@ def build_network(
     `image_size` is the images' side in pixels; `mean` and `deviation` have one number a channel, in [0, 1] units.
 
     Raises:
-        RecipeError: the classifier can't take this image size.
+        RecipeError: the network can't take this image size.
     """
-    make_encoder, make_decoder = AUTOENCODERS[model.autoencoder]
-    encoder, decoder = make_encoder(), make_decoder()
+    parts = AUTOENCODERS[model.autoencoder]
+    encoder, decoder = parts.encoder(), parts.decoder()
     channels, height, width = latent_shape(encoder, image_size)
     if model.classifier == "cnn" and min(height, width) < 4:
         raise RecipeError(
             f"model.classifier = cnn halves the {height}x{width} latent twice: use a larger image_size or another one"
         )
     node4 = CLASSIFIERS[model.classifier]((channels, height, width), num_classes)
+    if not parts.standardised:
+        mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
     network = AutoencoderClassifier(encoder, decoder, node4, mean, deviation)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval()
+    with torch.no_grad():
+        rebuilt = network(torch.zeros(1, 3, image_size, image_size)).reconstruction.shape[-1]
+    network.train()
+    if rebuilt != image_size:
+        raise RecipeError(
+            f"model.autoencoder = {model.autoencoder} rebuilds images of {image_size} pixels with {rebuilt}: "
+            "use an image_size that is a multiple of 4, or the light network"
+        )
     return network
 
 

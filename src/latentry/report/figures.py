@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -48,27 +49,33 @@ class Chart(NamedTuple):
     dark: bytes
 
 
-def draw(width: float, height: float, paint: Callable[[Axes, Theme], None]) -> Chart:
+def draw(width: float, height: float, paint: Callable[[Axes, Theme], object]) -> Chart:
     """Lets `paint` fill the axes of a figure of `width` x `height` inches, once a theme."""
     drawn = {}
     for name, theme in THEMES.items():
-        figure = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, layout="constrained")
-        axis = figure.subplots()
-        axis.tick_params(colors=theme.text, labelsize=8, length=0)
-        axis.set_facecolor("none")
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-        axis.grid(color=theme.grid, linewidth=0.8)
-        axis.set_axisbelow(True)
-        paint(axis, theme)
-        legend = axis.get_legend()
-        for text in (axis.title, axis.xaxis.label, axis.yaxis.label, *(legend.get_texts() if legend else ())):
-            text.set_color(theme.text)
-            text.set_fontsize(8.5)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
-        drawn[name] = buffer.getvalue()
+        # Dollar signs in the names of classes are no mathematics.
+        with matplotlib.rc_context({"text.parse_math": False}):
+            drawn[name] = _png_of(width, height, theme, paint)
     return Chart(**drawn)
+
+
+def _png_of(width: float, height: float, theme: Theme, paint: Callable[[Axes, Theme], object]) -> bytes:
+    figure = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, layout="constrained")
+    axis = figure.subplots()
+    axis.tick_params(colors=theme.text, labelsize=8, length=0)
+    axis.set_facecolor("none")
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    axis.grid(color=theme.grid, linewidth=0.8)
+    axis.set_axisbelow(True)
+    paint(axis, theme)
+    legend = axis.get_legend()
+    for text in (axis.title, axis.xaxis.label, axis.yaxis.label, *(legend.get_texts() if legend else ())):
+        text.set_color(theme.text)
+        text.set_fontsize(8.5)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def class_counts(counts: dict[str, dict[str, int]]) -> Chart:
@@ -139,9 +146,11 @@ def latent_map(latents: np.ndarray, labels: np.ndarray, class_names: list[str], 
     `latents` has shape (N, ...), `labels` (N,). Source: van der Maaten and Hinton 2008.
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:NUM_LATENT_POINTS])
-    flat = latents[chosen].reshape(len(chosen), -1).astype(np.float32)
+    flat = np.nan_to_num(latents[chosen].reshape(len(chosen), -1).astype(np.float32))
     components = min(NUM_LATENT_COMPONENTS, *flat.shape)
     flat = PCA(components, random_state=seed).fit_transform(flat)
+    if not flat.any():
+        return draw(6.4, 1, lambda axis, theme: axis.set_title("All latents are the same."))
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
 

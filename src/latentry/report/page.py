@@ -7,8 +7,10 @@ import jinja2
 import numpy as np
 
 from latentry import files
+from latentry.errors import RunError
 from latentry.evaluation.evaluate import confident_mistakes, first_of_each_class, load_predictions
 from latentry.inference import probabilities
+from latentry.progress import console
 from latentry.report import figures
 from latentry.run import Run
 from latentry.training.callbacks import read_rows
@@ -29,10 +31,18 @@ def write_report(run: Run) -> Path:
     Raises:
         RunError: the run is unfinished or damaged.
     """
+    try:
+        return _write_report(run)
+    except KeyError as error:
+        raise RunError(f"{run.folder} is damaged: its results or predictions lack {error}; train again") from None
+
+
+def _write_report(run: Run) -> Path:
     results = run.results()
     predictions = load_predictions(run)
     part = next((part for part in ("test", "validation") if results[part] is not None), None)
-    charts = draw_charts(results, predictions, read_rows(run.metrics_file), part)
+    with console.status("Writing the report"):
+        charts = draw_charts(results, predictions, read_rows(run.metrics_file), part)
     for name, chart in charts.items():
         files.write_bytes(run.report_folder / f"{name}.png", chart.light)
     context: dict[str, Any] = {
@@ -41,7 +51,7 @@ def write_report(run: Run) -> Path:
         "scores": results[part] if part else None,
         "charts": {name: [figures.data_uri(png) for png in chart] for name, chart in charts.items()},
         "samples": _samples(results, predictions),
-        "recipe": run.recipe_file.read_text(),
+        "recipe": run.recipe_file.read_text(encoding="utf-8"),
         "counts": _counts(results),
         "minutes": sum(results["seconds"].values()) / 60,
         "network": results["network"],
@@ -119,7 +129,7 @@ def _mistakes(results: dict[str, Any], predictions: dict[str, np.ndarray], part:
     logits, labels = predictions[f"{part}_logits"], predictions[f"{part}_labels"]
     chances = probabilities(logits, results["temperature"])
     places = _places(predictions, part)
-    return [
+    mistakes = [
         {
             "uri": figures.picture_uri(predictions[f"{part}_example_images"][places[position]]),
             "truth": names[labels[position]],
@@ -128,6 +138,7 @@ def _mistakes(results: dict[str, Any], predictions: dict[str, np.ndarray], part:
         }
         for position in confident_mistakes(logits, labels).tolist()
     ]
+    return sorted(mistakes, key=lambda mistake: -mistake["confidence"])
 
 
 def _template() -> jinja2.Template:

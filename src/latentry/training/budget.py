@@ -68,6 +68,8 @@ def fit_epochs(
         training = pretrain_epochs(classify_epochs) * pretrain_seconds + classify_epochs * classify_seconds
         return training + other_seconds
 
+    if not math.isfinite(minutes):
+        raise RecipeError(f"--minutes {minutes} is not a length of time: give a number such as 10")
     if seconds(1) > 60 * minutes:
         raise RecipeError(
             f"--minutes {minutes:g} is too short: one epoch of each stage takes {math.ceil(seconds(1) / 6) / 10:g} here"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from latentry import files
@@ -55,11 +55,6 @@ class EpochLog(Callback):
         """Time spent training and validating, all epochs together."""
         return float(sum(row["seconds"] for row in self.rows))
 
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps made, all epochs together."""
-        return int(self.rows[-1]["steps"]) if self.rows else 0
-
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.started_seconds = time.perf_counter()
 
@@ -79,6 +74,14 @@ class EpochLog(Callback):
         self.rows.append({column: row.get(column, metrics.get(column)) for column in COLUMNS})
         write_rows(self.file, self.earlier + self.rows)
         console.print(_line(self.rows[-1], trainer.max_epochs or 0), highlight=False, soft_wrap=True)
+
+
+class Stopping(EarlyStopping):
+    """Early stopping that, resumed after it had stopped, stops at once."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
 
 class EpochProgress(Callback):

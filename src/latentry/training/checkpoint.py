@@ -27,6 +27,19 @@ class AtomicCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         files.write_bytes(Path(path), content.getvalue())
 
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(path, *arguments, **options)
+        # The Trainer forgets which checkpoint was best when the folder has another name than the one it wrote down.
+        for state in checkpoint["callbacks"].values():
+            if "dirpath" in state:
+                folder = Path(path).resolve().parent
+                state["dirpath"] = str(folder)
+                best = state["best_k_models"].items()
+                state["best_k_models"] = {str(folder / Path(name).name): score for name, score in best}
+                for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[key] = str(folder / Path(state[key]).name) if state[key] else ""
+        return checkpoint
+
 
 def checked(path: Path) -> Path:
     """Returns `path` if it is a whole checkpoint.
@@ -40,7 +53,7 @@ def checked(path: Path) -> Path:
     except (zipfile.BadZipFile, OSError) as error:
         reason = str(error)
     if reason is not None:
-        raise RunError(f"checkpoint {path} is damaged ({reason}): remove it and resume to train that stage again")
+        raise RunError(f"checkpoint {path} is damaged ({reason}): remove {path.parent} and resume to repeat that stage")
     return path
 
 

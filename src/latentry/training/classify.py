@@ -18,16 +18,16 @@ class Classification(StageModule):
     """
 
     name = "classify"
+    settings: Classify
 
     def __init__(self, network: AutoencoderClassifier, settings: Classify, *, seed: int, num_steps: int) -> None:
         super().__init__(network, settings, seed=seed, num_steps=num_steps)
-        self.classify = settings
         self.frozen = frozen_layers(network.encoder, settings.freeze)
         for layer in self.frozen:
             layer.requires_grad_(False)
 
     def trained(self) -> list[nn.Module]:
-        joint = [self.network.decoder] if self.classify.reconstruction_weight else []
+        joint = [self.network.decoder] if self.settings.reconstruction_weight else []
         return [self.network.encoder, self.network.classifier, *joint]
 
     def prepare(self) -> None:
@@ -42,12 +42,12 @@ class Classification(StageModule):
         latent = self.network.encode(batch.images)
         logits = self.network.classifier(latent)
         # Smoothing is a means of training; validation asks for the plain cross-entropy.
-        loss = classification_loss(logits, batch.labels, self.classify.label_smoothing if self.training else 0.0)
+        loss = classification_loss(logits, batch.labels, self.settings.label_smoothing if self.training else 0.0)
         accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
-        if not self.classify.reconstruction_weight:
+        if not self.settings.reconstruction_weight:
             return {"loss": loss, "accuracy": accuracy}
         reconstruction = self.network.decode(latent, batch.images.shape[-2:])
-        loss = loss + self.classify.reconstruction_weight * reconstruction_loss(reconstruction, batch.target)
+        loss = loss + self.settings.reconstruction_weight * reconstruction_loss(reconstruction, batch.target)
         return {"loss": loss, "accuracy": accuracy, "psnr": mean_psnr(reconstruction, batch.target)}
 
 

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentry.batches.loader import Batch
-from latentry.models.network import AutoencoderClassifier
 from latentry.recipe import Pretrain
 from latentry.training.losses import mean_psnr, reconstruction_loss
 from latentry.training.stage import StageModule
@@ -16,15 +15,13 @@ class Pretraining(StageModule):
 
     name = "pretrain"
 
-    def __init__(self, network: AutoencoderClassifier, settings: Pretrain, *, seed: int, num_steps: int) -> None:
-        super().__init__(network, settings, seed=seed, num_steps=num_steps)
-        self.pretrain = settings
+    settings: Pretrain
 
     def trained(self) -> list[nn.Module]:
         return [self.network.encoder, self.network.decoder]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        images = corrupted(batch.images, self.pretrain) if self.training else batch.images
+        images = corrupted(batch.images, self.settings) if self.training else batch.images
         reconstruction = self.network.decode(self.network.encode(images), images.shape[-2:])
         return {
             "loss": reconstruction_loss(reconstruction, batch.target),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from latentry.models.network import AutoencoderClassifier
 from latentry.recipe import Stage
 from latentry.run import Run
 from latentry.runtime import Precision, derive_seed
-from latentry.training.callbacks import EpochLog, EpochProgress
+from latentry.training.callbacks import EpochLog, EpochProgress, Stopping
 from latentry.training.checkpoint import AtomicCheckpoints, checked
 from latentry.training.optimizers import build_optimizer, build_plateau, step_schedule
 
@@ -83,6 +83,11 @@ class StageModule(lightning.LightningModule):
         self._log("validation", self.losses(batch), len(batch.labels))
 
     def on_train_epoch_end(self) -> None:
+        # Before the checkpoint of the epoch is written, so that none holds what can't be used.
+        loss = self.trainer.callback_metrics.get("validation_loss", torch.zeros(()))
+        weights = (parameter for part in self.trained() for parameter in part.parameters())
+        if not loss.isfinite() or not all(bool(weight.isfinite().all()) for weight in weights):
+            raise self._diverged(f"stage {self.name} ended epoch {self.current_epoch + 1} with weights that fail")
         if self.plateau is not None:
             self.plateau.step(float(self.trainer.callback_metrics["validation_loss"]))
 
@@ -108,10 +113,11 @@ class StageModule(lightning.LightningModule):
         self.unchecked.clear()
         for offset, value in enumerate(values):
             if value != value or value in (float("inf"), float("-inf")):
-                raise DivergenceError(
-                    f"the loss of stage {self.name} became {value} in epoch {self.current_epoch + 1}, step "
-                    f"{first_step + offset + 1}: lower {self.name}.learning_rate ({self.settings.learning_rate:g})"
-                )
+                place = f"epoch {self.current_epoch + 1}, step {first_step + offset + 1}"
+                raise self._diverged(f"the loss of stage {self.name} became {value} in {place}")
+
+    def _diverged(self, what: str) -> DivergenceError:
+        return DivergenceError(f"{what}: lower {self.name}.learning_rate ({self.settings.learning_rate:g})")
 
 
 def fit(
@@ -142,13 +148,13 @@ def fit(
         filename="best",
         monitor="validation_loss" if validation is not None else None,
         save_last=True,
+        save_top_k=1 if validation is not None else 0,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
     callbacks: list[Callback] = [epoch_log, EpochProgress(module.name, settings.max_epochs), checkpoints]
     if settings.early_stopping_patience and validation is not None:
-        stopping = EarlyStopping("validation_loss", patience=settings.early_stopping_patience, check_finite=False)
-        callbacks.append(stopping)
+        callbacks.append(Stopping("validation_loss", patience=settings.early_stopping_patience, check_finite=False))
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index or 0] if device.type == "cuda" else 1,
