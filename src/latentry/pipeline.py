@@ -36,9 +36,6 @@ from latentry.training.stage import StageModule, fit
 
 SECONDS_BESIDE_TRAINING = 20.0
 """For start, decoding, t-SNE and the page, where a budget of minutes is divided."""
-STATISTICS_IMAGES = 1000
-"""How many images the statistics read at a time."""
-SMALLEST_DEVIATION = 1e-3
 NUM_SAMPLES_PER_CLASS = 2
 
 
@@ -140,21 +137,10 @@ class Job:
         self.precision = resolve_precision(recipe.precision, self.device)
         self.image_size = images.images.shape[-1]
         self.num_classes = len(images.class_names)
-        self.mean, self.deviation = self._statistics()
+        mean, deviation = images.channel_statistics(split.train)
+        self.mean, self.deviation = torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
         # A layer or a size that doesn't fit is found now, not after pretraining.
         self.stage("classify", self.network(), num_steps=1)
-
-    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation of each channel of the training part, in [0, 1]."""
-        counts = np.zeros((3, 256), dtype=np.int64)
-        for indices in np.array_split(self.split.train, -(-len(self.split.train) // STATISTICS_IMAGES)):
-            pixels = self.images.images[indices]
-            counts += np.stack([np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(3)])
-        shares = counts / counts.sum(axis=1, keepdims=True)
-        levels = np.arange(256) / 255
-        mean = shares @ levels
-        deviation = np.maximum(np.sqrt(shares @ levels**2 - mean**2), SMALLEST_DEVIATION)
-        return torch.tensor(mean, dtype=torch.float32), torch.tensor(deviation, dtype=torch.float32)
 
     def network(self) -> AutoencoderClassifier:
         """The network with the first weights that the run's seed gives it."""

@@ -7,6 +7,10 @@ import numpy as np
 
 from latentry import files
 
+STATISTICS_IMAGES = 1000
+"""How many images the statistics read at a time."""
+SMALLEST_DEVIATION = 1e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
@@ -37,6 +41,21 @@ class ImageSet:
         labels = self.labels if indices is None else self.labels[indices]
         counts = np.bincount(labels, minlength=len(self.class_names))
         return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}
+
+    def channel_statistics(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of each channel over the images at `indices`, float64 of shape (C,), of pixels in [0, 1].
+
+        A channel without variation has the deviation 0.001, so that dividing by it does no harm.
+        """
+        num_channels = self.images.shape[1]
+        counts = np.zeros((num_channels, 256), dtype=np.int64)
+        for some in np.array_split(indices, -(-len(indices) // STATISTICS_IMAGES)):
+            pixels = self.images[some]
+            counts += [np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(num_channels)]
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        levels = np.arange(256) / 255
+        mean = shares @ levels
+        return mean, np.maximum(np.sqrt(shares @ levels**2 - mean**2), SMALLEST_DEVIATION)
 
     @functools.cached_property
     def sha256(self) -> str:

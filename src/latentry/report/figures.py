@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -28,16 +29,24 @@ class Theme(NamedTuple):
     text: str
     grid: str
     series: tuple[str, str, str]
-    heat: str
+    heat: tuple[str, str]
     on_strong: str
 
 
 THEMES = {
     "light": Theme(
-        text="#3a3f47", grid="#e3e6ea", series=("#2f6fbf", "#e07b39", "#5b9a57"), heat="Blues", on_strong="#ffffff"
+        text="#3a3f47",
+        grid="#e3e6ea",
+        series=("#2f6fbf", "#e07b39", "#5b9a57"),
+        heat=("#f3f5f8", "#2f6fbf"),
+        on_strong="#ffffff",
     ),
     "dark": Theme(
-        text="#c3c9d1", grid="#343a43", series=("#76a9ea", "#f0a263", "#86c47f"), heat="bone", on_strong="#15181d"
+        text="#c3c9d1",
+        grid="#343a43",
+        series=("#76a9ea", "#f0a263", "#86c47f"),
+        heat=("#1e2229", "#76a9ea"),
+        on_strong="#15181d",
     ),
 }
 
@@ -121,7 +130,7 @@ def confusion(matrix: list[list[int]], class_names: list[str]) -> Chart:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
     def paint(axis: Axes, theme: Theme) -> None:
-        axis.imshow(shares, cmap=theme.heat, vmin=0, vmax=1)
+        axis.imshow(shares, cmap=LinearSegmentedColormap.from_list("heat", theme.heat), vmin=0, vmax=1)
         axis.grid(visible=False)
         places = range(len(class_names))
         axis.set_xticks(places, class_names, rotation=45, ha="right", rotation_mode="anchor")
@@ -133,7 +142,7 @@ def confusion(matrix: list[list[int]], class_names: list[str]) -> Chart:
                 share = shares[row, column]
                 strong = share > 0.5
                 color = theme.on_strong if strong else theme.text
-                if share >= 0.005:
+                if round(100 * share):
                     axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=7.5)
 
     side = 1.5 + 0.38 * len(class_names)
