@@ -16,11 +16,11 @@ import torch
 
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
-from latentry.pipeline import Job
 from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.runtime import autocast, hardware
 from latentry.training.flops import training_flops_per_image
+from latentry.training.job import Job
 from latentry.training.optimizers import build_optimizer
 from latentry.training.stage import fit
 
@@ -90,7 +90,7 @@ def main() -> None:
         tuple(f"class {number}" for number in range(10)),
     )
     recipe = load_recipe("quick", {"data.limit": {}, "pretrain.max_epochs": 1, "classify.max_epochs": 1})
-    job = Job(recipe, images, Split(np.arange(NUM_IMAGES), np.empty(0, dtype=np.int64)), temperature=1.0)
+    job = Job(recipe, images, Split(np.arange(NUM_IMAGES), np.empty(0, dtype=np.int64)))
     rate = matrix_rate(job)
     machine = hardware(job.device, job.precision)
     print(f"{machine['name']}, {machine['threads']} threads, {machine['precision']}: torch {torch.__version__}")

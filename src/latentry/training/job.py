@@ -1,0 +1,122 @@
+"""A recipe on its images: everything that the two stages need, and the two stages."""
+
+import torch
+
+from latentry.batches.loader import Loader
+from latentry.data.imageset import ImageSet
+from latentry.data.split import Split
+from latentry.errors import RunError
+from latentry.models.network import AutoencoderClassifier, build_network
+from latentry.progress import console
+from latentry.recipe import Augment, Recipe
+from latentry.run import Run
+from latentry.runtime import derive_seed, resolve_device, resolve_precision
+from latentry.training.budget import FORWARD_SHARE, epoch_seconds, fit_epochs
+from latentry.training.callbacks import read_rows
+from latentry.training.checkpoint import load_weights, save_weights
+from latentry.training.classify import Classification
+from latentry.training.flops import training_flops_per_image
+from latentry.training.pretrain import Pretraining
+from latentry.training.stage import StageModule, fit
+
+SECONDS_BESIDE_TRAINING = 20.0
+"""For start, decoding, t-SNE and the page, where a budget of minutes is divided."""
+
+
+class Job:
+    """A resolved recipe on its images: the network, the loaders and the stages that train it."""
+
+    def __init__(self, recipe: Recipe, images: ImageSet, split: Split) -> None:
+        self.recipe = recipe
+        self.images = images
+        self.split = split
+        self.device = resolve_device(recipe.device)
+        self.precision = resolve_precision(recipe.precision, self.device)
+        self.image_size = images.images.shape[-1]
+        self.num_classes = len(images.class_names)
+        mean, deviation = images.channel_statistics(split.train)
+        self.mean, self.deviation = torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
+        # A layer or a size that doesn't fit is found now, not after pretraining.
+        self.stage("classify", self.network(), num_steps=1)
+
+    def network(self) -> AutoencoderClassifier:
+        """The network with the first weights that the run's seed gives it."""
+        torch.manual_seed(derive_seed(self.recipe.seed, "weights"))
+        return build_network(self.recipe.model, self.image_size, self.num_classes, self.mean, self.deviation)
+
+    def loader(self, stage: str, *, training: bool = True) -> Loader:
+        """The batches of "pretrain" or "classify", of the training or of the validation part."""
+        augment: Augment = getattr(self.recipe.batches, stage)
+        return Loader(
+            self.images,
+            self.split.train if training else self.split.validation,
+            getattr(self.recipe, stage).batch_size,
+            augment if training or augment.validation else Augment(),
+            stage=stage,
+            seed=self.recipe.seed,
+            device=self.device,
+            training=training,
+            original_target=stage == "pretrain" and self.recipe.pretrain.target == "original",
+        )
+
+    def stage(self, name: str, network: AutoencoderClassifier, num_steps: int) -> StageModule:
+        """The training module of "pretrain" or "classify"."""
+        if name == "pretrain":
+            return Pretraining(network, self.recipe.pretrain, seed=self.recipe.seed, num_steps=num_steps)
+        return Classification(network, self.recipe.classify, seed=self.recipe.seed, num_steps=num_steps)
+
+    def within(self, minutes: float) -> Recipe:
+        """The recipe with the numbers of epochs that fit into `minutes` here; says what it chose."""
+        seconds = {"pretrain": 0.0, "classify": 0.0}
+        network = self.network().to(self.device)
+        with console.status("Timing a few steps"):
+            for name in ("pretrain", "classify") if self.recipe.pretrain.max_epochs else ("classify",):
+                module = self.stage(name, network, num_steps=1)
+                seconds[name] = epoch_seconds(module, self.loader(name), len(self.split.validation), self.precision)
+        image_seconds = seconds["classify"] / len(self.split.train) * FORWARD_SHARE
+        num_test = 10_000 if self.recipe.data.source == "cifar10" else len(self.split.validation)
+        evaluated = (len(self.split.validation) + num_test) * self.recipe.evaluate.views
+        recipe = fit_epochs(
+            self.recipe,
+            minutes,
+            pretrain_seconds=seconds["pretrain"],
+            classify_seconds=seconds["classify"],
+            other_seconds=SECONDS_BESIDE_TRAINING + evaluated * image_seconds,
+        )
+        console.print(
+            f"{minutes:g} minutes allow {recipe.pretrain.max_epochs} epochs of pretraining "
+            f"({seconds['pretrain']:.1f} s each) and {recipe.classify.max_epochs} of classifying "
+            f"({seconds['classify']:.1f} s each)",
+            highlight=False,
+        )
+        return recipe
+
+    def train(self, run: Run) -> tuple[AutoencoderClassifier, dict[str, int]]:
+        """Runs what is left of the stages in `run`; returns the network and the operations of each stage."""
+        network = self.network().to(self.device)
+        flops = {"pretrain": 0}
+        if self.recipe.pretrain.max_epochs:
+            weights = run.checkpoints("pretrain") / "autoencoder.safetensors"
+            if weights.exists():
+                load_weights(weights, network)
+                flops["pretrain"] = self._flops(self.stage("pretrain", network, num_steps=1), run)
+            else:
+                flops["pretrain"] = self._fit("pretrain", network, run)
+                save_weights(weights, network)
+        flops["classify"] = self._fit("classify", network, run)
+        return network, flops
+
+    def _fit(self, name: str, network: AutoencoderClassifier, run: Run) -> int:
+        loader = self.loader(name)
+        module = self.stage(name, network, getattr(self.recipe, name).max_epochs * len(loader))
+        validation = self.loader(name, training=False) if len(self.split.validation) else None
+        fit(module, loader, validation, run=run, device=self.device, precision=self.precision)
+        return self._flops(module, run)
+
+    def _flops(self, module: StageModule, run: Run) -> int:
+        rows = [row for row in read_rows(run.metrics_file) if row["stage"] == module.name]
+        if not rows:
+            raise RunError(f"{run.metrics_file} lacks stage {module.name}: remove {run.folder}/checkpoints and resume")
+        loader_batch = min(module.settings.batch_size, len(self.split.train))
+        num_images = int(rows[-1]["steps"]) * loader_batch
+        return num_images * training_flops_per_image(module, self.image_size)
