@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import latentry
 
@@ -25,3 +26,8 @@ def test_help_is_quick():
         return time.perf_counter() - started
 
     assert min(seconds() for _ in range(3)) < 0.4
+
+
+def test_the_changelog_knows_this_version():
+    changelog = (Path(__file__).parents[1] / "CHANGELOG.md").read_text()
+    assert f"\n## {latentry.__version__} " in changelog

@@ -1,0 +1,59 @@
+"""Numbers in README and docs/results.md are those of the committed results."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+MINORITY = ("bird", "deer", "truck")
+
+
+def load(recipe: str) -> list[dict]:
+    return [json.loads((RESULTS / f"{recipe}-{seed}.json").read_text()) for seed in range(3)]
+
+
+def spread(values: list[float], scale: float = 1.0) -> str:
+    return f"{scale * statistics.mean(values):.2f} ± {scale * statistics.stdev(values):.2f}"
+
+
+@pytest.mark.parametrize("recipe", ["quick", "quick-unpretrained"])
+def test_results_are_of_the_reference_problem(recipe):
+    for seed, results in enumerate(load(recipe)):
+        assert (results["recipe"], results["seed"], results["standing"]) == (recipe, seed, "held-out")
+        assert sum(results["train_images"].values()) == 36_125
+        assert [results["train_images"][name] for name in MINORITY] == [2_125] * 3
+        assert sum(row["total"] for row in results["validation"]["per_class"]) == 6_375
+        assert sum(row["total"] for row in results["test"]["per_class"]) == 10_000
+    assert len({results["split_sha256"] for results in load("quick") + load("quick-unpretrained")}) == 1
+
+
+@pytest.mark.parametrize("recipe", ["quick", "quick-unpretrained"])
+def test_tables_show_the_committed_numbers(recipe):
+    runs = load(recipe)
+    readme, table = (ROOT / "README.md").read_text(), (ROOT / "docs" / "results.md").read_text()
+    accuracies = [results["test"]["accuracy"] for results in runs]
+    assert spread(accuracies, 100) in readme
+    assert spread(accuracies, 100) in table
+    for results in runs:
+        row = [f"{100 * results[part]['accuracy']:.2f}" for part in ("validation", "test")]
+        recalls = [entry["recall"] for entry in results["test"]["per_class"] if entry["name"] in MINORITY]
+        row.append(f"{100 * statistics.mean(recalls):.1f}")
+        row.append(f"{results['test']['ece']:.3f}")
+        assert " | ".join(row) in table
+    if recipe == "quick":
+        psnrs = [results["test"]["psnr"] for results in runs]
+        assert spread(psnrs) in readme
+        assert spread(psnrs) in table
+        assert min(results["pretrained_validation_psnr"] for results in runs) >= 22
+
+
+def test_the_control_costs_what_it_controls():
+    totals = [
+        results["flops"]["pretrain"] + results["flops"]["classify"]
+        for recipe in ("quick", "quick-unpretrained")
+        for results in load(recipe)
+    ]
+    assert max(totals) / min(totals) == pytest.approx(1, abs=0.01)
