@@ -41,8 +41,8 @@ def resolve_precision(name: Literal["auto", "bf16", "fp32"], device: torch.devic
         return "bf16" if name == "bf16" else "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    # Reported by torch for x86 alone; other processors fall back to fp32.
-    capabilities = torch.cpu.get_capabilities()
+    # Newer releases of torch report it, for x86 alone; elsewhere fp32 is the safe choice.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = capabilities.get("avx512_bf16") or capabilities.get("amx_tile")
     return "bf16" if fast else "fp32"
 
