@@ -102,7 +102,7 @@ def borrowed_temperature(recipe: Recipe) -> float:
     lender = recipe.evaluate.temperature_from
     if not lender:
         if recipe.data.standing == "all-train":
-            console.print("probabilities will not be calibrated: evaluate.temperature_from names no held-out run")
+            console.print("not calibrated: evaluate.temperature_from names no held-out run", soft_wrap=True)
         return 1.0
     results = Run.open(Path(lender)).results()
     if results["validation"] is None or results["recipe"] != recipe.name:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import statistics
 import time
 
 import torch
@@ -14,10 +15,10 @@ from latentry.runtime import Precision, autocast
 from latentry.training.optimizers import build_optimizer
 from latentry.training.stage import StageModule
 
-NUM_WARM_STEPS = 2
-NUM_TIMED_STEPS = 5
-MARGIN = 1.08
-"""Steps of a whole run, beside logging and checkpoints, against the bare ones that are timed."""
+NUM_WARM_STEPS = 3
+NUM_TIMED_STEPS = 9
+MARGIN = 1.1
+"""Steps of a whole run, with loading, logging and checkpoints, against the bare ones that are timed."""
 FORWARD_SHARE = 1 / 3
 
 
@@ -31,9 +32,9 @@ def epoch_seconds(module: StageModule, loader: Loader, num_held_out: int, precis
     probe.prepare()
     parameters = [parameter for part in probe.trained() for parameter in part.parameters()]
     optimizer = build_optimizer(parameters, probe.settings)
-    started = time.perf_counter()
-    num_timed = 0
-    for step, batch in enumerate(itertools.islice(loader, NUM_WARM_STEPS + NUM_TIMED_STEPS)):
+    seconds = []
+    for batch in itertools.islice(loader, NUM_WARM_STEPS + NUM_TIMED_STEPS):
+        started = time.perf_counter()
         with autocast(loader.device, precision):
             loss = probe.losses(batch)["loss"]
         optimizer.zero_grad()
@@ -41,10 +42,8 @@ def epoch_seconds(module: StageModule, loader: Loader, num_held_out: int, precis
         optimizer.step()
         if loader.device.type == "cuda":
             torch.cuda.synchronize(loader.device)
-        num_timed += 1
-        if step + 1 == NUM_WARM_STEPS and len(loader) > NUM_WARM_STEPS:
-            started, num_timed = time.perf_counter(), 0
-    step_seconds = (time.perf_counter() - started) / num_timed
+        seconds.append(time.perf_counter() - started)
+    step_seconds = statistics.median(seconds[NUM_WARM_STEPS:] or seconds)
     steps = len(loader) + FORWARD_SHARE * num_held_out / loader.batch_size
     return MARGIN * step_seconds * steps
 

@@ -88,6 +88,7 @@ class Job:
             f"({seconds['pretrain']:.1f} s each) and {recipe.classify.max_epochs} of classifying "
             f"({seconds['classify']:.1f} s each)",
             highlight=False,
+            soft_wrap=True,
         )
         return recipe
 
