@@ -29,15 +29,17 @@ NUM_REPEATS = 3
 MATRIX_SIDE = 2048
 
 
+def seconds_of(action: Callable[[], object]) -> float:
+    """How long one run takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
 def best_seconds(action: Callable[[], object]) -> float:
     """The shortest of a few runs, after one that doesn't count."""
     action()
-    times = []
-    for _ in range(NUM_REPEATS):
-        started = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(seconds_of(action) for _ in range(NUM_REPEATS))
 
 
 def matrix_rate(job: Job) -> float:
@@ -51,13 +53,14 @@ def measure(job: Job, stage: str, rate: float) -> None:
     """Prints the numbers of one stage."""
     loader = job.loader(stage)
     module = job.stage(stage, job.network().to(job.device), len(loader))
-    module.prepare()
-    optimizer = build_optimizer(module.network.parameters(), module.settings)
 
     def loop() -> None:
+        fresh = job.stage(stage, job.network().to(job.device), len(loader))
+        fresh.prepare()
+        optimizer = build_optimizer(fresh.network.parameters(), fresh.settings)
         for batch in loader:
             with autocast(job.device, job.precision):
-                loss = module.losses(batch)["loss"]
+                loss = fresh.losses(batch)["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -68,9 +71,11 @@ def measure(job: Job, stage: str, rate: float) -> None:
             log = fit(fresh, loader, None, run=Run(Path(folder)), device=job.device, precision=job.precision)
             return log.seconds
 
+    loop()
+    # In turns, so that what else the machine does falls on both.
+    pairs = [(seconds_of(loop), trainer()) for _ in range(NUM_REPEATS)]
+    bare, engine = (min(times) for times in zip(*pairs, strict=True))
     loading = best_seconds(lambda: [None for _ in loader])
-    bare = best_seconds(loop)
-    engine = min(trainer() for _ in range(NUM_REPEATS))
     flops = training_flops_per_image(module, job.image_size) * len(loader) * loader.batch_size
     images = len(loader) * loader.batch_size
     print(f"\n{stage}: {flops / images / 1e9:.3f} GFLOP an image, batches of {loader.batch_size}")
