@@ -41,6 +41,8 @@ def latentry(*arguments: str, cwd=None, **options) -> subprocess.CompletedProces
         (["evaluate", "."], "is not a run folder: it has no recipe.toml"),
         (["report", "nowhere"], "no run folder nowhere"),
         (["data", "cifar10", "--source", "nowhere"], "is not auto, official, npm"),
+        (["data", "cifar10", "--source", "something"], "something is not a whole tar archive"),
+        (["data"], "Missing command"),
     ],
 )
 def test_mistakes_are_one_line_with_a_remedy(arguments, words, toy_folder, tmp_path, monkeypatch, capfd):

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from latentry.run import Run
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Image classification that enters through an autoencoder's hidden layer.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Fetch and check a dataset.")
+data_app = typer.Typer(help="Fetch and check a dataset.")
 app.add_typer(data_app, name="data")
 
 
@@ -144,9 +143,12 @@ def report_run(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) ->
 
 
 @app.callback(invoke_without_command=True)
-def version(show: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False) -> None:
-    if show:
-        print(__version__)
+def version(
+    context: typer.Context,
+    show: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    if show or context.invoked_subcommand is None:
+        print(__version__ if show else context.get_help())
         raise typer.Exit
 
 

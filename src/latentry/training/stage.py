@@ -139,37 +139,10 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM.
         RunError: a checkpoint is damaged.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    settings, folder = module.settings, run.checkpoints(module.name)
+    folder = run.checkpoints(module.name)
     last = folder / "last.ckpt"
     epoch_log = EpochLog(module.name, run.metrics_file)
-    checkpoints = ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor="validation_loss" if validation is not None else None,
-        save_last=True,
-        save_top_k=1 if validation is not None else 0,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[Callback] = [epoch_log, EpochProgress(module.name, settings.max_epochs), checkpoints]
-    if settings.early_stopping_patience and validation is not None:
-        callbacks.append(Stopping("validation_loss", patience=settings.early_stopping_patience, check_finite=False))
-    trainer = lightning.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        max_epochs=settings.max_epochs,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpoints()],
-        logger=_tensorboard(run, module.name),
-        deterministic="warn",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        default_root_dir=run.folder,
-    )
+    trainer = _trainer(module, run, device, precision, epoch_log, validates=validation is not None)
     module.train()
     module.prepare()
     resumed = checked(last) if last.exists() else None
@@ -195,6 +168,43 @@ def fit(
         module.load_state_dict(state)
     module.to(device).eval()
     return epoch_log
+
+
+def _trainer(
+    module: StageModule, run: Run, device: torch.device, precision: Precision, epoch_log: EpochLog, *, validates: bool
+) -> lightning.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    settings = module.settings
+    callbacks: list[Callback] = [
+        epoch_log,
+        EpochProgress(module.name, settings.max_epochs),
+        ModelCheckpoint(
+            dirpath=run.checkpoints(module.name),
+            filename="best",
+            monitor="validation_loss" if validates else None,
+            save_last=True,
+            save_top_k=1 if validates else 0,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if settings.early_stopping_patience and validates:
+        callbacks.append(Stopping("validation_loss", patience=settings.early_stopping_patience, check_finite=False))
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=settings.max_epochs,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpoints()],
+        logger=_tensorboard(run, module.name),
+        deterministic="warn",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=run.folder,
+    )
 
 
 def _tensorboard(run: Run, stage: str) -> Any:
