@@ -23,6 +23,15 @@ def test_overrides_reach_their_keys():
     assert recipe.seed == 5
 
 
+def test_a_named_recipe_leaves_its_limits_behind_on_other_data(tmp_path):
+    assert load_recipe("quick", {"data.source": "a folder"}).data.limit == {}
+    assert load_recipe("quick", {"data.source": "a folder"}, {"a": 3}).data.limit == {"a": 3}
+    assert load_recipe("quick", {"data.source": "a folder", "data.limit.b": 4}).data.limit == {"b": 4}
+    own = tmp_path / "quick.toml"
+    own.write_text("[data]\nlimit = { a = 3 }")
+    assert load_recipe(str(own), {"data.source": "a folder"}).data.limit == {"a": 3}
+
+
 def test_limits_join_the_recipe_and_names_may_hold_dots():
     recipe = load_recipe("quick", limit={"bird": 9, "st. bernard": 3})
     assert recipe.data.limit == {"bird": 9, "deer": 2500, "truck": 2500, "st. bernard": 3}
@@ -56,6 +65,8 @@ def test_settings_are_read_as_toml_or_text(text, expected):
         ({"classify.learning_rate": float("nan")}, r"classify\.learning_rate = nan: .*finite"),
         ({"data.standing": "most"}, r"data\.standing = 'most': .*'held-out' or 'all-train'"),
         ({"classify.max_epochs": 0}, r"classify\.max_epochs is 0, and at least 1 is needed"),
+        ({"name": "../up"}, r"name = '\.\./up'"),
+        ({"data": 3}, r"recipe key data is a section, and 3 is a value"),
         ({"name.x": 1}, r"'name' is a value, not a section"),
         (
             {"data.standing": "all-train", "classify.schedule": "plateau"},

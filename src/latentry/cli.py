@@ -84,7 +84,9 @@ def train_recipe(
         list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="cifar10, or a folder with one folder of images a class.")] = None,
-    limit: Annotated[list[str] | None, typer.Option(help="At most N images of a class: CLASS=N; repeatable.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="Take N images of a class, no more: CLASS=N; repeatable.")
+    ] = None,
     standing: Annotated[Standing | None, typer.Option(help="Hold validation images back, or train on all.")] = None,
     test: Annotated[bool, typer.Option("--test", help="Open the test set at the end, once.")] = False,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
@@ -114,8 +116,6 @@ def train_recipe(
 
     from latentry.recipe import load_recipe, parse_setting
 
-    if data not in (None, "cifar10") and not (recipe or "").endswith(".toml"):
-        changes["data.limit"] = {}  # a named recipe's is CIFAR-10's
     changes |= dict(parse_setting(setting) for setting in settings or [])
     resolved = load_recipe(recipe or "quick", changes, dict(parse_limit(text) for text in limit or []))
 

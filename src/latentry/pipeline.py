@@ -104,11 +104,13 @@ def borrowed_temperature(recipe: Recipe) -> float:
         if recipe.data.standing == "all-train":
             console.print("not calibrated: evaluate.temperature_from names no held-out run", soft_wrap=True)
         return 1.0
-    results = Run.open(Path(lender)).results()
-    if results["validation"] is None or results["recipe"] != recipe.name:
+    run = Run.open(Path(lender))
+    results, lent = run.results(), run.recipe()
+    same_data = lent.data.model_copy(update={"standing": recipe.data.standing}) == recipe.data
+    if results["validation"] is None or not same_data or (lent.name, lent.model) != (recipe.name, recipe.model):
         raise RunError(
-            f"{lender} is a {results['standing']} run of {results['recipe']}, and evaluate.temperature_from needs a "
-            f"held-out run of {recipe.name}"
+            f"evaluate.temperature_from = {lender} ({lent.name}, {lent.data.standing}) is no held-out run of "
+            f"{recipe.name} on the same data with the same network: name one that is"
         )
     return float(results["temperature"])
 

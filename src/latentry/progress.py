@@ -8,19 +8,23 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 Item = TypeVar("Item")
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False, highlight=False)
 """Messages and bars go to the error stream; standard output is for results."""
 
 
 def track(items: Sequence[Item], description: str) -> Iterator[Item]:
     """Yields `items` under a bar of how many are done and the time left."""
-    with bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+    with bar(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    ) as progress:
         yield from progress.track(items, description=description)
 
 
 def track_bytes(chunks: Iterable[bytes], total: int | None, description: str) -> Iterator[bytes]:
     """Yields `chunks` under a bar of how many of `total` bytes have come."""
-    with bar(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as progress:
+    with bar(
+        TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    ) as progress:
         task = progress.add_task(description, total=total)
         for chunk in chunks:
             yield chunk

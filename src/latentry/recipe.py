@@ -149,7 +149,8 @@ class Evaluate(Section):
 class Recipe(Section):
     """All settings of one run."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")]
+    """Names the run's folder: neither slashes nor a leading dot."""
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
@@ -200,7 +201,8 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, limit: dict[
         RecipeError: no such recipe, not TOML, or a key or value that isn't allowed.
     """
     named = named_recipes()
-    if name in named:
+    is_named = name in named
+    if is_named:
         text = named[name]
     elif name.endswith(".toml"):
         text = _read(Path(name))
@@ -208,10 +210,13 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, limit: dict[
     else:
         raise RecipeError(f"no recipe called {name!r}{_nearest(name, named)}: `latentry recipes` lists them")
     try:
-        content = {"name": name} | tomllib.loads(text)
+        content: dict[str, Any] = {"name": name} | tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {name!r} is not valid TOML: {error}") from None
-    for key, value in (overrides or {}).items():
+    overrides = overrides or {}
+    if is_named and overrides.get("data.source", "cifar10") != "cifar10":
+        content.get("data", {}).pop("limit", None)  # which names CIFAR-10's classes
+    for key, value in overrides.items():
         _set(content, key, value)
     recipe = parse_recipe(content)
     if limit:
@@ -233,6 +238,8 @@ def parse_recipe(content: dict[str, Any]) -> Recipe:
         if first["type"] == "extra_forbidden":
             known = _keys_at(parts[:-1])
             raise RecipeError(f"recipe key {'.'.join(parts)!r} is unknown{_nearest(parts[-1], known)}") from None
+        if first["type"] == "model_type":
+            raise RecipeError(f"recipe key {'.'.join(parts)} is a section, and {first['input']!r} is a value") from None
         if first["type"] == "value_error":
             raise RecipeError(str(first["ctx"]["error"])) from None
         raise RecipeError(f"recipe key {'.'.join(parts)} = {first['input']!r}: {first['msg']}") from None

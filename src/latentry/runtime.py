@@ -29,7 +29,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise RecipeError(f"device {name!r} is not on this machine: use auto, cpu or cuda") from None
+        raise RecipeError(f"device {name!r} is not on this machine: use auto") from None
     if device.type not in ("cpu", "cuda"):
         raise RecipeError(f"device {name!r} is not supported: use auto, cpu or cuda")
     return device

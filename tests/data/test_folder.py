@@ -23,7 +23,7 @@ def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(DataError, match="no folder"):
         folder.load_train(tmp_path / "missing", 32)
     (tmp_path / "one").mkdir()
-    with pytest.raises(DataError, match="has 1 class folders"):
+    with pytest.raises(DataError, match="has fewer than 2 class folders"):
         folder.load_train(tmp_path, 32)
     (tmp_path / "two").mkdir()
     with pytest.raises(DataError, match=r"one has no images"):

@@ -66,7 +66,7 @@ def test_the_reference_problem_has_the_published_sizes():
 
 def test_limits_that_cannot_be_met_are_named():
     images = labelled([30, 30])
-    with pytest.raises(DataError, match=r"--limit bird=31 is more than the 30 images of bird"):
+    with pytest.raises(DataError, match=r"the limit bird=31 is more than the 30 images of bird"):
         limited(images, {"bird": 31}, "first", 0)
     with pytest.raises(DataError, match=r"'horse'; the classes are bird, cat"):
         limited(images, {"horse": 3}, "first", 0)

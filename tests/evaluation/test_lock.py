@@ -73,6 +73,8 @@ def test_test_images_of_other_classes_are_refused_before_training_and_at_evaluat
         train(load_recipe("quick", settings), tmp_path / "second", will_test=True)
     assert run.results()["test"] is None
     assert not (tmp_path / "second").exists()
+    with pytest.raises(DataError, match="no folder"):
+        train(load_recipe("quick", {"data.source": str(tmp_path / "none")}), tmp_path / "third", will_test=True)
 
 
 def test_an_unfinished_run_is_not_evaluated(tmp_path):

@@ -28,5 +28,5 @@ def test_a_recipe_without_pretraining_gets_none():
 
 
 def test_too_little_time_says_how_much_would_do():
-    with pytest.raises(RecipeError, match=r"--minutes 0.5 is too short: one epoch of each stage takes 0.7 here"):
+    with pytest.raises(RecipeError, match=r"--minutes 0.5 is too short: one epoch of each stage takes 0.7 minutes"):
         fit_epochs(RECIPE, 0.5, **COSTS)

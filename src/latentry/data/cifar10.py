@@ -88,7 +88,7 @@ def fetch(source: str = "auto", cache: Path | None = None) -> Path:
             try:
                 _checked_rows(file, slice(None))
             except DataError as error:
-                console.print(f"{error}; fetching it again", style="yellow", highlight=False, soft_wrap=True)
+                console.print(f"{error}; fetching it again", style="yellow", soft_wrap=True)
             else:
                 return file
         parts = _read_source(source)
@@ -108,7 +108,7 @@ def class_counts(cache: Path | None = None) -> dict[str, tuple[int, int]]:
 def _load(batches: slice, cache: Path | None) -> ImageSet:
     file = (cache or default_cache()) / "cifar10.npy"
     if not file.exists():
-        console.print(f"CIFAR-10 is not in {file.parent}: fetching it", highlight=False, soft_wrap=True)
+        console.print(f"CIFAR-10 is not in {file.parent}: fetching it", soft_wrap=True)
         fetch("auto", cache)
     rows = _checked_rows(file, batches)
     return ImageSet(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64), CLASS_NAMES)

@@ -19,10 +19,7 @@ def load_train(folder: Path, image_size: int) -> ImageSet:
     Raises:
         DataError: no such folder, fewer than two classes, an empty class, or an image that can't be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}: --data takes cifar10 or a folder with one folder of images a class")
-    inner = folder / "train"
-    return _load(inner if inner.is_dir() else folder, image_size)
+    return _load(_train_part(folder), image_size)
 
 
 def load_test(folder: Path, image_size: int) -> ImageSet:
@@ -37,15 +34,21 @@ def load_test(folder: Path, image_size: int) -> ImageSet:
 
 def check_test(folder: Path) -> None:
     """Raises DataError unless there is a test part with the classes of the training part; opens no image."""
+    train_names = _class_names(_train_part(folder))
     if not (folder / "test").is_dir():
         raise DataError(f"{folder} has no test images: put them into {folder / 'test'}, one folder a class")
     names = _class_names(folder / "test")
-    train_names = _class_names(folder / "train" if (folder / "train").is_dir() else folder)
     if names != train_names:
         raise DataError(
             f"{folder / 'test'} has the classes {', '.join(names)}, and training has {', '.join(train_names)}: "
             "give both the same"
         )
+
+
+def _train_part(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: --data takes cifar10 or a folder with one folder of images a class")
+    return folder / "train" if (folder / "train").is_dir() else folder
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 def _load(folder: Path, image_size: int) -> ImageSet:
     names = _class_names(folder)
     if len(names) < 2:
-        raise DataError(f"{folder} has {len(names)} class folders, and at least 2 are needed: one folder a class")
+        raise DataError(f"{folder} has fewer than 2 class folders: give each class a folder of images")
     paths, labels = [], []
     for label, name in enumerate(names):
         files = (path for path in (folder / name).iterdir() if not path.name.startswith("."))

@@ -66,8 +66,11 @@ def make_split(images: ImageSet, data: Data) -> Split:
     splitter = StratifiedShuffleSplit(NUM_FOLDS, test_size=data.validation, random_state=data.split_seed)
     try:
         folds = list(splitter.split(kept, labels))
-    except ValueError as error:
-        raise DataError(f"data.validation = {data.validation} does not fit {len(kept)} images: {error}") from None
+    except ValueError:
+        raise DataError(
+            f"data.validation = {data.validation} of {len(kept)} images leaves a side with fewer images than there "
+            "are classes: add images, change data.validation, or use --standing all-train"
+        ) from None
     train, validation = folds[data.fold]
     return Split(np.sort(kept[train]), np.sort(kept[validation]))
 
@@ -82,7 +85,7 @@ def limited(images: ImageSet, limit: dict[str, int], draw: str, seed: int) -> np
     """
     unknown = sorted(limit.keys() - set(images.class_names))
     if unknown:
-        raise DataError(f"--limit names the class {unknown[0]!r}; the classes are {', '.join(images.class_names)}")
+        raise DataError(f"the limit names the class {unknown[0]!r}; the classes are {', '.join(images.class_names)}")
     counts = images.counts()
     generator = np.random.default_rng(seed)
     kept = []
@@ -90,7 +93,7 @@ def limited(images: ImageSet, limit: dict[str, int], draw: str, seed: int) -> np
         indices = np.flatnonzero(images.labels == label)
         most = limit.get(name, counts[name])
         if most > counts[name]:
-            raise DataError(f"--limit {name}={most} is more than the {counts[name]} images of {name}: lower it")
+            raise DataError(f"the limit {name}={most} is more than the {counts[name]} images of {name}: lower it")
         if draw == "random":
             indices = generator.permutation(indices)
         kept.append(indices[:most])

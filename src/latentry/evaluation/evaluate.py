@@ -123,8 +123,8 @@ def load_predictions(run: Run) -> dict[str, np.ndarray]:
     try:
         with np.load(run.predictions_file, allow_pickle=False) as content:
             return dict(content)
-    except Exception as error:  # noqa: BLE001 - zipfile, zlib and NumPy raise half a dozen kinds on a damaged file
-        raise RunError(f"{run.predictions_file} is missing or damaged ({error}): train again") from None
+    except Exception:  # noqa: BLE001 - zipfile, zlib and NumPy raise half a dozen kinds on a damaged file
+        raise RunError(f"{run.predictions_file} is missing or damaged: restore it or train again") from None
 
 
 def evaluate(run: Run) -> dict[str, Any]:

@@ -40,9 +40,12 @@ def write_report(run: Run) -> Path:
 def _write_report(run: Run) -> Path:
     results = run.results()
     predictions = load_predictions(run)
+    rows = read_rows(run.metrics_file)
+    if not rows:
+        raise RunError(f"{run.metrics_file} is missing or empty: restore it or train again")
     part = next((part for part in ("test", "validation") if results[part] is not None), None)
     with console.status("Writing the report"):
-        charts = draw_charts(results, predictions, read_rows(run.metrics_file), part)
+        charts = draw_charts(results, predictions, rows, part)
     for name, chart in charts.items():
         files.write_bytes(run.report_folder / f"{name}.png", chart.light)
     context: dict[str, Any] = {
@@ -59,8 +62,8 @@ def _write_report(run: Run) -> Path:
     if part:
         pairs = _pairs(predictions, part) if results["trained_decoder"] else []
         if pairs:
-            rows = [np.stack(row) for row in zip(*pairs, strict=True)]
-            files.write_bytes(run.report_folder / "reconstructions.png", figures.sheet(rows))
+            images, rebuilt = (np.stack(pictures) for pictures in zip(*pairs, strict=True))
+            files.write_bytes(run.report_folder / "reconstructions.png", figures.sheet([images, rebuilt]))
         context |= {
             "reconstructions": [_reconstruction(*pair) for pair in pairs],
             "mistakes": _mistakes(results, predictions, part),

@@ -70,9 +70,8 @@ def fit_epochs(
     if not math.isfinite(minutes):
         raise RecipeError(f"--minutes {minutes} is not a length of time: give a number such as 10")
     if seconds(1) > 60 * minutes:
-        raise RecipeError(
-            f"--minutes {minutes:g} is too short: one epoch of each stage takes {math.ceil(seconds(1) / 6) / 10:g} here"
-        )
+        least = math.ceil(seconds(1) / 6) / 10
+        raise RecipeError(f"--minutes {minutes:g} is too short: one epoch of each stage takes {least:g} minutes")
     chosen = max(1, int(60 * minutes / classify_seconds))
     while seconds(chosen) > 60 * minutes:
         chosen -= 1

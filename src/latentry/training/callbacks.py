@@ -73,7 +73,7 @@ class EpochLog(Callback):
         }
         self.rows.append({column: row.get(column, metrics.get(column)) for column in COLUMNS})
         write_rows(self.file, self.earlier + self.rows)
-        console.print(_line(self.rows[-1], trainer.max_epochs or 0), highlight=False, soft_wrap=True)
+        console.print(_line(self.rows[-1], trainer.max_epochs or 0), soft_wrap=True)
 
 
 class Stopping(EarlyStopping):

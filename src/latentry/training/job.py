@@ -87,7 +87,6 @@ class Job:
             f"{minutes:g} minutes allow {recipe.pretrain.max_epochs} epochs of pretraining "
             f"({seconds['pretrain']:.1f} s each) and {recipe.classify.max_epochs} of classifying "
             f"({seconds['classify']:.1f} s each)",
-            highlight=False,
             soft_wrap=True,
         )
         return recipe
