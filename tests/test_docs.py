@@ -57,3 +57,18 @@ def test_the_control_costs_what_it_controls():
         for results in load(recipe)
     ]
     assert max(totals) / min(totals) == pytest.approx(1, abs=0.01)
+
+
+def test_differences_and_recalls_by_class_are_those_of_the_runs():
+    quick, control = load("quick"), load("quick-unpretrained")
+    table = (ROOT / "docs" / "results.md").read_text()
+    gaps = [100 * (b["test"]["accuracy"] - a["test"]["accuracy"]) for a, b in zip(quick, control, strict=True)]
+    assert f"better by {min(gaps):.1f} to {max(gaps):.1f} points" in table
+    for index, row in enumerate(quick[0]["test"]["per_class"]):
+        means = [
+            100 * statistics.mean(run["test"]["per_class"][index]["recall"] for run in runs)
+            for runs in (quick, control)
+        ]
+        assert (
+            f"| {row['name']} | {quick[0]['train_images'][row['name']]:,} | {means[0]:.1f} | {means[1]:.1f} |" in table
+        )

@@ -135,7 +135,7 @@ def finish(job: Job, run: Run, temperature: float) -> None:
             precision=job.precision,
             part="validation",
         )
-        temperature = fit_temperature(measured.logits, measured.arrays["labels"])
+        temperature = fit_temperature(measured.arrays["logits"], measured.arrays["labels"])
         arrays |= {f"validation_{name}": array for name, array in measured.arrays.items()}
     save_predictions(run, arrays)
     validation_seconds = time.perf_counter() - started

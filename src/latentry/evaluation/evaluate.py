@@ -28,13 +28,11 @@ class Measured:
     """What asking a network about a part of the data gave.
 
     Attributes:
-        logits: float32, (N, K).
-        arrays: what `predictions.npz` keeps of the part, without its prefix.
+        arrays: what `predictions.npz` keeps of the part, without its prefix; "logits" is float32 of shape (N, K).
         psnr: mean over images, dB.
         ssim: mean over images.
     """
 
-    logits: np.ndarray
     arrays: dict[str, np.ndarray]
     psnr: float
     ssim: float
@@ -74,7 +72,7 @@ def measure(
         "example_images": pixels[shown],
         "example_reconstructions": reconstructions.mul(255).round().byte().numpy(),
     }
-    return Measured(all_logits, arrays, float(torch.cat(psnrs).mean()), float(torch.cat(ssims).mean()))
+    return Measured(arrays, float(torch.cat(psnrs).mean()), float(torch.cat(ssims).mean()))
 
 
 def example_positions(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -99,7 +97,7 @@ def scores(
     measured: Measured, class_names: tuple[str, ...], temperature: float, *, has_decoder: bool
 ) -> dict[str, Any]:
     """The `validation` or `test` object of `results.json`."""
-    chances = probabilities(measured.logits, temperature)
+    chances = probabilities(measured.arrays["logits"], temperature)
     return metrics.classification_metrics(measured.arrays["labels"], chances, class_names) | {
         "psnr": measured.psnr if has_decoder else None,
         "ssim": measured.ssim if has_decoder else None,

@@ -55,7 +55,6 @@ def _write_report(run: Run) -> Path:
         "charts": {name: [figures.data_uri(png) for png in chart] for name, chart in charts.items()},
         "samples": _samples(results, predictions),
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
-        "counts": _counts(results),
         "minutes": sum(results["seconds"].values()) / 60,
         "network": results["network"],
     }

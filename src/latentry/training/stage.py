@@ -1,5 +1,6 @@
 """What pretraining and classifying share: one engine, the Lightning Trainer."""
 
+import abc
 import logging
 import signal
 import warnings
@@ -26,7 +27,7 @@ from latentry.training.optimizers import build_optimizer, build_plateau, step_sc
 NUM_STEPS_BETWEEN_CHECKS = 10
 
 
-class StageModule(lightning.LightningModule):
+class StageModule(lightning.LightningModule, abc.ABC):
     """One stage of training `network`: subclasses give `losses` and the parameters that are `trained`.
 
     Every random draw comes from (seed, stage, epoch), so a run that resumes at an epoch's border draws the same.
@@ -44,13 +45,13 @@ class StageModule(lightning.LightningModule):
         self.restored_plateau: dict[str, Any] | None = None
         self.unchecked: list[Tensor] = []
 
+    @abc.abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars of a batch: "loss", which is minimised, and what else is worth a curve."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def trained(self) -> list[nn.Module]:
         """The parts whose parameters this stage may move."""
-        raise NotImplementedError
 
     def prepare(self) -> None:
         """Puts the network into the modes in which it trains."""
