@@ -40,6 +40,13 @@ class PrecisionName(enum.StrEnum):
     fp32 = "fp32"
 
 
+class BudgetName(enum.StrEnum):
+    """What both sides of a comparison are given alike."""
+
+    flops = "flops"
+    epochs = "epochs"
+
+
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """What typer raises where the words of a command are off."""
 
@@ -90,6 +97,9 @@ def train_recipe(
     standing: Annotated[Standing | None, typer.Option(help="Hold validation images back, or train on all.")] = None,
     test: Annotated[bool, typer.Option("--test", help="Open the test set at the end, once.")] = False,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="Also train it without pretraining, at equal cost, into the report.")
+    ] = False,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Fit the numbers of epochs to this time.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-SEED.")] = None,
     continued: Annotated[Path | None, typer.Option("--resume", help="Continue this run to its end.")] = None,
@@ -104,6 +114,7 @@ def train_recipe(
         "seed": seed,
         "device": device,
         "precision": precision,
+        "control": control or None,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     if continued is not None:
@@ -123,6 +134,62 @@ def train_recipe(
 
     folder = out or free_folder(Path("runs"), f"{resolved.name}-{resolved.seed}")
     finish(train(resolved, folder, minutes=minutes, will_test=test), test=test, as_json=as_json)
+
+
+@app.command("compare")
+def compare_two(
+    first: Annotated[str, typer.Argument(help="A recipe, a run's folder, or a pattern of several, 'runs/quick-*'.")],
+    second: Annotated[str | None, typer.Argument(help="Another of the same kind; default the first's control.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many pairs to train.")] = 5,
+    budget: Annotated[BudgetName, typer.Option(help="Equal operations in total, or each recipe's own epochs.")] = (
+        BudgetName.flops
+    ),
+    labels: Annotated[str, typer.Option(help="Shares of the labels, as in 0.01,0.1,1.")] = "1",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting of both: section.key=value; repeatable.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="cifar10, or a folder with one folder of images a class.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="Take N images of a class, no more: CLASS=N; repeatable.")
+    ] = None,
+    test: Annotated[bool, typer.Option("--test", help="Compare on the test set, opened after the last run.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder; default comparisons/FIRST-SECOND.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print comparison.json instead of text.")] = False,
+) -> None:
+    """Train two recipes in pairs by seed, or take finished runs, and say which is better."""
+    from latentry.studies import compare
+
+    asked = (first, second) if second is not None else (first,)
+    if all(compare.folders_of(side) for side in asked) and second is not None:
+        given = {"--set": settings, "--data": data, "--limit": limit, "--labels": labels != "1"}
+        for option, value in given.items():
+            if value:
+                raise RecipeError(f"{option} is for recipes, and {first} and {second} are finished runs: leave it out")
+        folder = out or Path("comparisons") / f"{Path(first).name}-{Path(second).name}".replace("*", "")
+        content = compare.compare_runs(first, second, test=test)
+    else:
+        from latentry.recipe import load_recipe, parse_setting
+
+        changes: dict[str, Any] = {} if data is None else {"data.source": data}
+        changes |= dict(parse_setting(setting) for setting in settings or [])
+        limits = dict(parse_limit(text) for text in limit or [])
+        recipes = [load_recipe(name, changes, limits) for name in asked]
+        folder = out or Path("comparisons") / "-".join(recipe.name for recipe in recipes)
+        content = compare.compare_recipes(
+            recipes[0],
+            recipes[1] if second is not None else None,
+            folder,
+            num_seeds=seeds,
+            budget=budget.value,
+            labels=parse_labels(labels),
+            test=test,
+        )
+
+    from latentry.report.comparison import write_comparison
+
+    compare.save(content, folder)
+    page = write_comparison(content, folder)
+    print(json.dumps(content, indent=1) if as_json else f"\n{content['verdict']}\n\nreport: {page}")
 
 
 @app.command("evaluate")
@@ -169,6 +236,17 @@ def parse_limit(text: str) -> tuple[str, int]:
     if not name or not number.isdecimal():
         raise RecipeError(f"--limit {text!r} is not of the form CLASS=N, such as bird=2500")
     return name, int(number)
+
+
+def parse_labels(text: str) -> list[float]:
+    """Splits "0.01,0.1,1" into shares of the labels."""
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = [0.0]
+    if not all(0 < share <= 1 for share in shares):
+        raise RecipeError(f"--labels {text!r} is not a list of shares above 0 and up to 1, such as 0.01,0.1,1")
+    return shares
 
 
 def free_folder(parent: Path, name: str) -> Path:

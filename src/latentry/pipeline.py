@@ -1,4 +1,4 @@
-"""The whole way of the data, in order: split, pretrain, classify, validate."""
+"""The whole way of the data, in order: split, pretrain, classify, validate; then the same for a control."""
 
 import time
 from pathlib import Path
@@ -19,10 +19,11 @@ from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import hardware, resolve_device, resolve_precision, versions
+from latentry.training.budget import with_epochs
 from latentry.training.callbacks import read_rows
 from latentry.training.checkpoint import FORMAT_VERSION, ModelConfig, save_model
 from latentry.training.flops import inference_flops_per_image
-from latentry.training.job import Job
+from latentry.training.job import STAGES, Job
 
 NUM_SAMPLES_PER_CLASS = 2
 
@@ -48,6 +49,8 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
     run = Run.create(folder, job.recipe)
     files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
     finish(job, run, temperature)
+    if recipe.control:
+        train_control(run)
     return run
 
 
@@ -59,10 +62,12 @@ def resume(folder: Path) -> Run:
     """
     run = Run.open(folder)
     files.remove_partial(folder)
+    recipe = run.recipe()
     if run.results_file.exists():
         run.results()
+        if recipe.control:
+            train_control(run)
         return run
-    recipe = run.recipe()
     images = load_train(recipe.data)
     split = make_split(images, recipe.data)
     if run.split_file.exists():
@@ -72,22 +77,59 @@ def resume(folder: Path) -> Run:
     else:
         files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
     finish(Job(recipe, images, split), run, borrowed_temperature(recipe))
+    if recipe.control:
+        train_control(run)
     return run
+
+
+def train_control(run: Run) -> Run:
+    """Trains the control of a finished run into `control/` of its folder, as far as it isn't trained yet."""
+    control = run.control
+    if control.recipe_file.exists():
+        return resume(control.folder)
+    results = run.results()
+    recipe = unpretrained(run.recipe())
+    images = load_train(recipe.data)
+    total = results["flops"]["pretrain"] + results["flops"]["classify"]
+    console.print(f"control: {run.folder.name} without pretraining, at equal cost", soft_wrap=True)
+    return train(at_cost(Job(recipe, images, make_split(images, recipe.data)), total), control.folder)
+
+
+def unpretrained(recipe: Recipe) -> Recipe:
+    """The control of `recipe`: the same encoder and classifier, every layer trained from random weights."""
+    none = {"max_epochs": 0, "encoder_from": "", "encoder_until": ""}
+    alone = {"freeze": "", "reconstruction_weight": 0.0}
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-control",
+            "description": f"{recipe.name} without pretraining.",
+            "control": False,
+            "pretrain": recipe.pretrain.model_copy(update=none),
+            "classify": recipe.classify.model_copy(update=alone),
+            "evaluate": recipe.evaluate.model_copy(update={"temperature_from": ""}),
+        }
+    )
+
+
+def at_cost(job: Job, total: int) -> Recipe:
+    """The job's recipe with as many epochs of classifying as make `total` operations, to the nearest."""
+    pretraining = job.planned_flops()["pretrain"]
+    return with_epochs(job.recipe, classify=max(1, round((total - pretraining) / job.epoch_flops("classify"))))
 
 
 def resolved(recipe: Recipe) -> Recipe:
     """`recipe` with this machine's device and precision, and with paths that hold from any folder."""
     device = resolve_device(recipe.device)
-    source, lender = recipe.data.source, recipe.evaluate.temperature_from
+    source, lender, encoder = recipe.data.source, recipe.evaluate.temperature_from, recipe.pretrain.encoder_from
     if source != "cifar10":
         source = str(Path(source).resolve())
-    if lender:
-        lender = str(Path(lender).resolve())
+    lender, encoder = (str(Path(run).resolve()) if run else "" for run in (lender, encoder))
     return recipe.model_copy(
         update={
             "device": str(device),
             "precision": resolve_precision(recipe.precision, device),
             "data": recipe.data.model_copy(update={"source": source}),
+            "pretrain": recipe.pretrain.model_copy(update={"encoder_from": encoder}),
             "evaluate": recipe.evaluate.model_copy(update={"temperature_from": lender}),
         }
     )
@@ -107,7 +149,8 @@ def borrowed_temperature(recipe: Recipe) -> float:
     run = Run.open(Path(lender))
     results, lent = run.results(), run.recipe()
     same_data = lent.data.model_copy(update={"standing": recipe.data.standing}) == recipe.data
-    if results["validation"] is None or not same_data or (lent.name, lent.model) != (recipe.name, recipe.model):
+    same_network = (lent.name, lent.model) == (recipe.name, recipe.model)
+    if results["validation"] is None or not results["trained_classifier"] or not same_data or not same_network:
         raise RunError(
             f"evaluate.temperature_from = {lender} ({lent.name}, {lent.data.standing}) is no held-out run of "
             f"{recipe.name} on the same data with the same network: name one that is"
@@ -135,7 +178,8 @@ def finish(job: Job, run: Run, temperature: float) -> None:
             precision=job.precision,
             part="validation",
         )
-        temperature = fit_temperature(measured.arrays["logits"], measured.arrays["labels"])
+        if recipe.classify.max_epochs:
+            temperature = fit_temperature(measured.arrays["logits"], measured.arrays["labels"])
         arrays |= {f"validation_{name}": array for name, array in measured.arrays.items()}
     save_predictions(run, arrays)
     validation_seconds = time.perf_counter() - started
@@ -150,15 +194,15 @@ def finish(job: Job, run: Run, temperature: float) -> None:
         temperature=temperature,
     )
     save_model(run.model_folder, network, config)
-    trained_decoder = recipe.pretrain.max_epochs > 0 or recipe.classify.reconstruction_weight > 0
     content = describe(job, run, network, flops) | {
-        "trained_decoder": trained_decoder,
+        "trained_decoder": recipe.pretrain.max_epochs > 0 or recipe.classify.reconstruction_weight > 0,
+        "trained_classifier": recipe.classify.max_epochs > 0,
         "temperature": temperature,
-        "validation": scores(measured, images.class_names, temperature, has_decoder=trained_decoder)
-        if measured is not None
-        else None,
+        "validation": None,
         "test": None,
     }
+    if measured is not None:
+        content["validation"] = scores(measured, images.class_names, content)
     content["seconds"]["validation"] = validation_seconds
     files.write_json(run.results_file, content)
 
@@ -174,9 +218,11 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
     recipe, rows = job.recipe, read_rows(run.metrics_file)
     pretrained = [row for row in rows if row["stage"] == "pretrain" and row["validation_loss"] is not None]
     best = min(pretrained, key=lambda row: float(row["validation_loss"]), default=None)
-
-    def seconds(stage: str) -> float:
-        return float(sum(row["seconds"] for row in rows if row["stage"] == stage))
+    pretrained_psnr = best["validation_psnr"] if best else None
+    seconds = {name: float(sum(row["seconds"] for row in rows if row["stage"] == name)) for name in STAGES}
+    if job.lender is not None:
+        lent = job.lender.results()
+        pretrained_psnr, seconds["pretrain"] = lent["pretrained_validation_psnr"], lent["seconds"]["pretrain"]
 
     def count(part: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in part.parameters())
@@ -188,7 +234,7 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
         "train_images": job.images.counts(job.split.train),
         "dataset_sha256": job.images.sha256,
         "split_sha256": job.split.sha256,
-        "seconds": {"pretrain": seconds("pretrain"), "classify": seconds("classify")},
+        "seconds": seconds,
         "flops": flops
         | {"inference_per_image": inference_flops_per_image(network, job.image_size, recipe.evaluate.views)},
         "network": {
@@ -200,7 +246,7 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
                 "classifier": count(network.classifier),
             },
         },
-        "pretrained_validation_psnr": best["validation_psnr"] if best else None,
+        "pretrained_validation_psnr": pretrained_psnr,
         "versions": versions(),
         "hardware": hardware(job.device, job.precision),
     }

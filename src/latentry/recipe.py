@@ -44,6 +44,9 @@ class Data(Section):
     """Which of the five repeats of the stratified shuffle split."""
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the draw and of the split; kept apart from the run's seed so that seeds share a split."""
+    labels: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each class's training labels that the classifier may use, drawn by the run's seed; the autoencoder
+    sees every training image. An epoch keeps its length: the labelled images come round more often."""
 
 
 class Augment(Section):
@@ -66,9 +69,9 @@ class Augment(Section):
     cutout: Annotated[int, Field(ge=0)] = 0
     """Side in pixels of the square that is blanked in the input (never in the reconstruction's target)."""
     balanced: bool = False
-    """Oversample at random until every class has as many images as the largest."""
+    """Oversample at random, once a run, until every class has as many images as the largest."""
     validation: bool = False
-    """Balance and transform validation batches too, as the seeds' authors did."""
+    """Balance and transform validation batches too, anew every epoch, as seed 1's author did."""
 
 
 class Batches(Section):
@@ -81,10 +84,10 @@ class Batches(Section):
 class Model(Section):
     """The four nodes."""
 
-    autoencoder: Literal["light", "seed1"] = "light"
-    """Encoder and decoder: the light network, or the 4,070,019-parameter one of seed 1."""
-    classifier: Literal["light", "cnn", "dense"] = "light"
-    """Node 4: the light network's, or seed 1's CNN or dense classifier."""
+    autoencoder: Literal["light", "seed1", "seed2", "identity"] = "light"
+    """Encoder and decoder: the light network, a seed's, or none ("identity": the latent is the image)."""
+    classifier: Literal["light", "cnn", "dense", "seed2"] = "light"
+    """Node 4: the light network's, seed 1's CNN or dense classifier, or seed 2's with its 16 outputs."""
 
 
 class Stage(Section):
@@ -92,11 +95,14 @@ class Stage(Section):
 
     max_epochs: Annotated[int, Field(ge=0)] = 1
     batch_size: PositiveInt = 256
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    optimizer: Literal["sgd", "adam", "adamw", "keras-adam", "keras-rmsprop"] = "adam"
+    """The two of Keras differ from torch's in where epsilon stands; they know no weight decay."""
     learning_rate: PositiveFloat = 1e-3
     """The peak, where a schedule moves it."""
     momentum: Share = 0.9
-    """SGD's Nesterov momentum; the other optimizers take no notice."""
+    """SGD's; the other optimizers take no notice."""
+    nesterov: bool = True
+    """Whether SGD's momentum is Nesterov's."""
     weight_decay: NonNegative = 0.0
     """Of convolution and linear weights alone, never of biases or norms."""
     schedule: Literal["constant", "one-cycle", "linear", "plateau"] = "constant"
@@ -115,8 +121,12 @@ class Stage(Section):
 
 
 class Pretrain(Stage):
-    """Stage 1: the autoencoder learns to reconstruct. `max_epochs = 0` leaves it at random."""
+    """Stage 1: the autoencoder learns to reconstruct. `max_epochs = 0` leaves it out."""
 
+    encoder_from: str = ""
+    """A finished run of the same split whose pretrained encoder is copied; `max_epochs` is then 0."""
+    encoder_until: str = ""
+    """Name of the last layer that is copied from there; the layers after it stay at random. "" copies all."""
     noise: NonNegative = 0.0
     """Deviation of Gaussian noise on the input, in units of the pixel range [0, 1]."""
     mask: Share = 0.0
@@ -128,7 +138,7 @@ class Pretrain(Stage):
 
 
 class Classify(Stage):
-    """Stage 2: the classifier learns on the latent."""
+    """Stage 2: the classifier learns on the latent. `max_epochs = 0` leaves a run with its autoencoder alone."""
 
     freeze: str = ""
     """"" fine-tunes the whole encoder, "encoder" freezes it whole, a layer's name freezes up to that layer."""
@@ -155,6 +165,8 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    control: bool = False
+    """Also train the same network without pretraining, at equal cost, into `control/` of the run's folder."""
     data: Data = Data()
     batches: Batches = Batches()
     model: Model = Model()
@@ -172,8 +184,27 @@ class Recipe(Section):
                     f"{stage.early_stopping_patience}), and the all-train standing has none: set {name}.schedule to "
                     f"constant, linear or one-cycle, {name}.early_stopping_patience to 0 and fix {name}.max_epochs"
                 )
-        if self.classify.max_epochs < 1:
-            raise ValueError("classify.max_epochs is 0, and at least 1 is needed: set it to 1 or more")
+            if stage.optimizer.startswith("keras-") and stage.weight_decay:
+                raise ValueError(f"{name}.optimizer = {stage.optimizer} has no weight decay: set it to 0 or use adamw")
+        if not (self.classify.max_epochs or self.pretrain.max_epochs):
+            raise ValueError("pretrain.max_epochs and classify.max_epochs are both 0: set one of them to 1 or more")
+        if self.control and not (self.classify.max_epochs and (self.pretrain.max_epochs or self.pretrain.encoder_from)):
+            raise ValueError(
+                "control = true compares with the same network without pretraining, and this recipe doesn't do both: "
+                "set pretrain.max_epochs (or encoder_from) and classify.max_epochs, or leave control out"
+            )
+        if self.pretrain.encoder_from and self.pretrain.max_epochs:
+            raise ValueError(
+                "pretrain.encoder_from brings a pretrained encoder, and pretrain.max_epochs = "
+                f"{self.pretrain.max_epochs} would pretrain another: set max_epochs to 0 or leave encoder_from out"
+            )
+        if self.model.autoencoder == "identity" and (
+            self.pretrain.max_epochs or self.pretrain.encoder_from or self.classify.reconstruction_weight
+        ):
+            raise ValueError(
+                "model.autoencoder = identity has nothing to pretrain: set pretrain.max_epochs and "
+                "classify.reconstruction_weight to 0 and leave pretrain.encoder_from out"
+            )
         if self.data.standing == "held-out" and self.evaluate.temperature_from:
             raise ValueError("evaluate.temperature_from is for the all-train standing: a held-out run fits its own")
         if self.data.source == "cifar10" and self.data.image_size != 32:

@@ -21,6 +21,7 @@ RESULT_KEYS = frozenset(
         "flops",
         "network",
         "trained_decoder",
+        "trained_classifier",
         "pretrained_validation_psnr",
         "temperature",
         "versions",
@@ -69,6 +70,11 @@ class Run:
     @property
     def report_file(self) -> Path:
         return self.report_folder / "index.html"
+
+    @property
+    def control(self) -> "Run":
+        """The run beside this one that trains the same network without pretraining, where the recipe asks for it."""
+        return Run(self.folder / "control")
 
     def checkpoints(self, stage: str) -> Path:
         """The folder of the checkpoints of "pretrain" or "classify"."""

@@ -68,6 +68,25 @@ def test_balanced_batches_are_balanced(toy_images):
     assert counts.tolist() == [40, 40, 40]
 
 
+def test_oversampling_is_drawn_once_a_run(toy_images):
+    def visited(number, **changes):
+        balanced = loader(toy_images, augment=Augment(balanced=True), batch_size=30, **changes)
+        return sorted(image.sum().item() for batch in epoch(balanced, number) for image in batch.images)
+
+    assert len(visited(0)) == 120
+    assert visited(0) == visited(1)
+    assert visited(0) != visited(0, seed=4)
+
+
+def test_transformed_validation_is_drawn_anew_each_epoch(toy_images):
+    fixed = loader(toy_images, training=False, augment=Augment(rotation=40, balanced=True))
+    first, second, again = epoch(fixed, 0), epoch(fixed, 1), epoch(fixed, 0)
+    assert torch.equal(first[0].labels, second[0].labels)
+    assert not torch.equal(first[0].images, second[0].images)
+    assert torch.equal(first[0].images, again[0].images)
+    assert sum(len(batch.labels) for batch in first) == 120
+
+
 def test_the_original_target_is_the_image_before_its_transforms(toy_images):
     batch = epoch(loader(toy_images, original_target=True), 0)[0]
     originals = {image.tobytes() for image in toy_images.images}

@@ -33,7 +33,7 @@ class Loader:
 
     Training batches are shuffled and all of one size: what is left over when an epoch doesn't divide is dropped (unless
     the images are fewer than one batch). With several processes each takes its share of every batch. Fixed batches
-    (`training=False`) come in order, and whole.
+    (`training=False`) come in order, and whole; where they are transformed, anew each epoch.
     """
 
     def __init__(
@@ -85,11 +85,12 @@ class Loader:
         return count // self.batch_size if self.training else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch = self.epoch if self.training else 0
+        epoch = self.epoch
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.stage, self.training, epoch))
         positions = torch.arange(len(self.labels))
         if self.augment.balanced:
-            positions = oversampled(self.labels, generator)
+            once = torch.Generator().manual_seed(derive_seed(self.seed, self.stage, self.training, "oversampling"))
+            positions = oversampled(self.labels, once)
         if self.training:
             positions = shuffled(positions, generator)
         for part in positions.split(self.batch_size)[: len(self)]:

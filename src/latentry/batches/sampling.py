@@ -1,7 +1,25 @@
 """Which images an epoch visits, and in which order."""
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Positions into `labels` (N,), N of them, that visit only a random `share` of each class, over and over.
+
+    Every class keeps its number of visits, so that an epoch costs the same whatever the share; at least one image a
+    class is labelled.
+    """
+    generator = np.random.default_rng(seed)
+    positions = np.arange(len(labels))
+    if share == 1:
+        return positions
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        kept = generator.permutation(members)[: max(1, round(share * len(members)))]
+        positions[members] = np.resize(np.sort(kept), len(members))
+    return positions
 
 
 def oversampled(labels: Tensor, generator: torch.Generator) -> Tensor:

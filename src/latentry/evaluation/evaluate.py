@@ -14,6 +14,7 @@ from latentry.data import load_test
 from latentry.data.imageset import ImageSet
 from latentry.errors import DataError, RunError
 from latentry.evaluation import metrics
+from latentry.evaluation.paired import Pair
 from latentry.inference import answers, probabilities
 from latentry.models.network import AutoencoderClassifier
 from latentry.run import Run
@@ -93,14 +94,15 @@ def confident_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES]
 
 
-def scores(
-    measured: Measured, class_names: tuple[str, ...], temperature: float, *, has_decoder: bool
-) -> dict[str, Any]:
-    """The `validation` or `test` object of `results.json`."""
-    chances = probabilities(measured.arrays["logits"], temperature)
-    return metrics.classification_metrics(measured.arrays["labels"], chances, class_names) | {
-        "psnr": measured.psnr if has_decoder else None,
-        "ssim": measured.ssim if has_decoder else None,
+def scores(measured: Measured, class_names: tuple[str, ...], results: dict[str, Any]) -> dict[str, Any]:
+    """The `validation` or `test` object of `results`; what the run didn't train is null."""
+    classified: dict[str, Any] = dict.fromkeys(metrics.CLASSIFICATION_METRICS)
+    if results["trained_classifier"]:
+        chances = probabilities(measured.arrays["logits"], results["temperature"])
+        classified = metrics.classification_metrics(measured.arrays["labels"], chances, class_names)
+    return classified | {
+        "psnr": measured.psnr if results["trained_decoder"] else None,
+        "ssim": measured.ssim if results["trained_decoder"] else None,
     }
 
 
@@ -125,17 +127,38 @@ def load_predictions(run: Run) -> dict[str, np.ndarray]:
         raise RunError(f"{run.predictions_file} is missing or damaged: restore it or train again") from None
 
 
+def pair_of(first: Run, second: Run, part: str) -> Pair:
+    """The predictions of two finished runs on their "validation" or "test" images.
+
+    Raises:
+        RunError: a file is damaged, or the two were asked about other images.
+    """
+    asked = [load_predictions(run) for run in (first, second)]
+    try:
+        same = all(
+            np.array_equal(asked[0][f"{part}_{name}"], asked[1][f"{part}_{name}"]) for name in ("indices", "labels")
+        )
+        predictions = [content[f"{part}_logits"].argmax(axis=1) for content in asked]
+        labels = asked[0][f"{part}_labels"]
+    except KeyError as error:
+        raise RunError(f"{first.folder} or {second.folder} has no {part} predictions ({error})") from None
+    if not same:
+        raise RunError(f"{first.folder} and {second.folder} were asked about other {part} images: use the same split")
+    return Pair(labels, *predictions)
+
+
 def evaluate(run: Run) -> dict[str, Any]:
-    """Opens the test set, once, and returns the results; a second call returns what is stored.
+    """Opens the test set, once, for a run and its control; returns the run's results, a second time the stored ones.
 
     Raises:
         RunError: the run is unfinished or damaged.
         DataError: the data is missing, or has no test images.
     """
-    results = run.results()
+    results, recipe = run.results(), run.recipe()
+    if recipe.control:
+        evaluate(run.control)
     if results["test"] is not None:
         return results
-    recipe = run.recipe()
     network, config = load_model(run.model_folder)
     test = load_test(recipe.data)
     if test.class_names != config.class_names:
@@ -154,7 +177,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         precision=resolve_precision(recipe.precision, device),
         part="test",
     )
-    results["test"] = scores(measured, config.class_names, config.temperature, has_decoder=results["trained_decoder"])
+    results["test"] = scores(measured, config.class_names, results)
     results["seconds"]["test"] = time.perf_counter() - started
     save_predictions(run, {f"test_{name}": array for name, array in measured.arrays.items()})
     files.write_json(run.results_file, results)

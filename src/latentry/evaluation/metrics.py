@@ -11,6 +11,16 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 NUM_CALIBRATION_BINS = 15
 SSIM_WINDOW = 11
+CLASSIFICATION_METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "log_loss",
+    "ece",
+    "per_class",
+    "confusion_matrix",
+)
+"""Keys of `classification_metrics`."""
 
 
 def classification_metrics(

@@ -81,6 +81,33 @@ def seed1_decoder() -> nn.Sequential:
     return decoder
 
 
+def seed2_encoder() -> nn.Sequential:
+    """Seed 2's encoder, (N, 3, H, W) to (N, 16, H/2, W/2), a ReLU in each `conv`; torch's own first weights."""
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv1=nn.Sequential(convolution(3, 4), nn.ReLU()),
+            conv2=nn.Sequential(convolution(4, 8), nn.ReLU()),
+            pool=nn.MaxPool2d(2),
+            conv3=nn.Sequential(nn.Conv2d(8, 16, kernel_size=5, padding=2), nn.ReLU()),
+        )
+    )
+
+
+def seed2_decoder() -> nn.Sequential:
+    """A decoder for seed 2's encoder, its mirror image: (N, 16, h, w) to (N, 3, 2h, 2w), pixels in [-1, 1].
+
+    The published one returned 64x64 for images of 32x32 and was never trained.
+    """
+    return nn.Sequential(
+        nn.Conv2d(16, 8, kernel_size=5, padding=2),
+        nn.ReLU(),
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        convolution(8, 4),
+        nn.ReLU(),
+        convolution(4, 3),
+    )
+
+
 def _unit(in_channels: int, out_channels: int, *, halve: bool = False) -> nn.Sequential:
     # The maximum is taken before the norm and the activation, which then have a quarter of the work.
     halving = [nn.MaxPool2d(2, ceil_mode=True)] if halve else []

@@ -2,10 +2,13 @@
 
 from torch import Tensor, nn
 
+from latentry.errors import RecipeError
 from latentry.models.blocks import convolution, initialise_glorot, keras_norm, light_norm
 
 LIGHT_CLASSIFIER_CHANNELS = 256
 LIGHT_LOGIT_SCALE = 1 / 9
+SEED2_OUTPUTS = 16
+SEED2_SMALLEST_SIDE = 6
 
 
 class LightClassifier(nn.Module):
@@ -44,6 +47,40 @@ def dense_classifier(latent_shape: tuple[int, int, int], num_classes: int) -> nn
     """Seed 1's dense ("modified") classifier for latents of `latent_shape` (C, h, w)."""
     channels, height, width = latent_shape
     return _with_dense_layers([], channels * height * width, num_classes)
+
+
+class Seed2Classifier(nn.Sequential):
+    """Seed 2's classifier: no activations, and 16 outputs whatever the number of classes (N, C, h, w) to (N, 16).
+
+    In evaluation the spare outputs are left out: (N, K).
+
+    Raises:
+        RecipeError: there are more than 16 classes, or the latent is smaller than 6x6.
+    """
+
+    def __init__(self, latent_shape: tuple[int, int, int], num_classes: int) -> None:
+        channels, height, width = latent_shape
+        if num_classes > SEED2_OUTPUTS or min(height, width) < SEED2_SMALLEST_SIDE:
+            raise RecipeError(
+                f"model.classifier = seed2 takes at most {SEED2_OUTPUTS} classes and latents of at least "
+                f"{SEED2_SMALLEST_SIDE}x{SEED2_SMALLEST_SIDE}, and these are {num_classes} and {height}x{width}: "
+                "use another classifier"
+            )
+        self.num_classes = num_classes
+        super().__init__(
+            nn.Conv2d(channels, 32, kernel_size=3),
+            nn.Conv2d(32, 64, kernel_size=3),
+            nn.MaxPool2d(2),
+            nn.Dropout2d(0.2),
+            nn.Flatten(),
+            nn.Linear(64 * ((height - 4) // 2) * ((width - 4) // 2), 128),
+            nn.Linear(128, 64),
+            nn.Linear(64, SEED2_OUTPUTS),
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        logits: Tensor = super().forward(latent)  # type: ignore[no-untyped-call]
+        return logits if self.training else logits[:, : self.num_classes]
 
 
 def _with_dense_layers(layers: list[nn.Module], features: int, num_classes: int) -> nn.Sequential:

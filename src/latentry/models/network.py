@@ -12,21 +12,28 @@ from latentry.recipe import Model
 
 
 class Autoencoder(NamedTuple):
-    """How an encoder and its decoder are made, and whether both work in standardised pixels or in plain ones."""
+    """How an encoder and its decoder are made, and in which pixels both work.
+
+    `statistics` are the mean and the deviation that pixels in [0, 1] are standardised by; None takes the training
+    images' own.
+    """
 
     encoder: Callable[[], nn.Sequential]
     decoder: Callable[[], nn.Sequential]
-    standardised: bool
+    statistics: tuple[float, float] | None
 
 
 AUTOENCODERS = {
-    "light": Autoencoder(autoencoder.light_encoder, autoencoder.light_decoder, standardised=True),
-    "seed1": Autoencoder(autoencoder.seed1_encoder, autoencoder.seed1_decoder, standardised=False),
+    "light": Autoencoder(autoencoder.light_encoder, autoencoder.light_decoder, None),
+    "seed1": Autoencoder(autoencoder.seed1_encoder, autoencoder.seed1_decoder, (0.0, 1.0)),
+    "seed2": Autoencoder(autoencoder.seed2_encoder, autoencoder.seed2_decoder, (0.5, 0.5)),
+    "identity": Autoencoder(nn.Sequential, nn.Sequential, (0.0, 1.0)),
 }
 CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
     "light": lambda latent_shape, num_classes: classifier.LightClassifier(latent_shape[0], num_classes),
     "cnn": classifier.cnn_classifier,
     "dense": classifier.dense_classifier,
+    "seed2": classifier.Seed2Classifier,
 }
 
 
@@ -98,8 +105,8 @@ def build_network(
             f"model.classifier = cnn halves the {height}x{width} latent twice: use a larger image_size or another one"
         )
     node4 = CLASSIFIERS[model.classifier]((channels, height, width), num_classes)
-    if not parts.standardised:
-        mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
+    if parts.statistics is not None:
+        mean, deviation = (torch.full_like(mean, value) for value in parts.statistics)
     network = AutoencoderClassifier(encoder, decoder, node4, mean, deviation)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
@@ -112,6 +119,18 @@ def build_network(
             "use an image_size that is a multiple of 4, or the light network"
         )
     return network
+
+
+def leading_layers(encoder: nn.Sequential, last: str, setting: str) -> list[nn.Module]:
+    """The encoder's layers up to the one called `last`, with it; `setting` is the recipe key that names it.
+
+    Raises:
+        RecipeError: the encoder has no such layer.
+    """
+    names = [name for name, _ in encoder.named_children()]
+    if last not in names:
+        raise RecipeError(f"{setting} = {last!r} is no layer of the encoder: its layers are {', '.join(names)}")
+    return list(encoder.children())[: names.index(last) + 1]
 
 
 def latent_shape(encoder: nn.Sequential, image_size: int) -> tuple[int, int, int]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from latentry import files
 from latentry.errors import RunError
-from latentry.evaluation.evaluate import confident_mistakes, first_of_each_class, load_predictions
+from latentry.evaluation.evaluate import confident_mistakes, first_of_each_class, load_predictions, pair_of
+from latentry.evaluation.paired import compared
 from latentry.inference import probabilities
 from latentry.progress import console
 from latentry.report import figures
@@ -57,6 +58,7 @@ def _write_report(run: Run) -> Path:
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
         "minutes": sum(results["seconds"].values()) / 60,
         "network": results["network"],
+        "control": _control(run, results, part),
     }
     if part:
         pairs = _pairs(predictions, part) if results["trained_decoder"] else []
@@ -65,10 +67,9 @@ def _write_report(run: Run) -> Path:
             files.write_bytes(run.report_folder / "reconstructions.png", figures.sheet([images, rebuilt]))
         context |= {
             "reconstructions": [_reconstruction(*pair) for pair in pairs],
-            "mistakes": _mistakes(results, predictions, part),
+            "mistakes": _mistakes(results, predictions, part) if results["trained_classifier"] else [],
         }
-    page = _template().render(context)
-    files.write_text(run.report_file, page)
+    files.write_text(run.report_file, render("report.html", context))
     return run.report_file
 
 
@@ -76,24 +77,47 @@ def draw_charts(
     results: dict[str, Any], predictions: dict[str, np.ndarray], rows: list[dict[str, Any]], part: str | None
 ) -> dict[str, figures.Chart]:
     """The report's charts by name; `part` is the split whose predictions are shown."""
-    charts = {"class-counts": figures.class_counts(_counts(results))}
+    charts = {"class-counts": figures.class_counts(_counts(results, predictions))}
     for stage, quantity, title in CURVES:
         if any(row["stage"] == stage and row[f"train_{quantity}"] is not None for row in rows):
             charts[f"{stage}-{quantity}"] = figures.curve(rows, stage, quantity, title)
     if part:
         names = list(results["train_images"])
         latents, labels = predictions[f"{part}_latents"], predictions[f"{part}_labels"]
-        charts["confusion"] = figures.confusion(results[part]["confusion_matrix"], names)
+        if results["trained_classifier"]:
+            charts["confusion"] = figures.confusion(results[part]["confusion_matrix"], names)
         charts["latent"] = figures.latent_map(latents, labels, names, results["seed"])
     return charts
 
 
-def _counts(results: dict[str, Any]) -> dict[str, dict[str, int]]:
+def _counts(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
     counts = {"train": results["train_images"]}
     for part in ("validation", "test"):
         if results[part] is not None:
-            counts[part] = {row["name"]: row["total"] for row in results[part]["per_class"]}
+            totals = np.bincount(predictions[f"{part}_labels"], minlength=len(counts["train"])).tolist()
+            counts[part] = dict(zip(counts["train"], totals, strict=True))
     return counts
+
+
+def _control(run: Run, results: dict[str, Any], part: str | None) -> dict[str, Any] | None:
+    """What the page says of the run's control, where there is one that knows the same images."""
+    if part is None or not run.control.results_file.exists():
+        return None
+    sides = [results, run.control.results()]
+    if sides[1][part] is None:
+        return None
+    names = (results["recipe"], sides[1]["recipe"])
+    content = compared([pair_of(run, run.control, part)], tuple(results["train_images"]), names)
+    content["sides"] = [
+        {
+            "name": side["recipe"],
+            "scores": side[part],
+            "flops": side["flops"]["pretrain"] + side["flops"]["classify"],
+            "seconds": side["seconds"]["pretrain"] + side["seconds"]["classify"],
+        }
+        for side in sides
+    ]
+    return content
 
 
 def _samples(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -143,7 +167,8 @@ def _mistakes(results: dict[str, Any], predictions: dict[str, np.ndarray], part:
     return sorted(mistakes, key=lambda mistake: -mistake["confidence"])
 
 
-def _template() -> jinja2.Template:
+def render(template: str, context: dict[str, Any]) -> str:
+    """A page of this room, filled in."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("latentry", "report"),
         autoescape=True,
@@ -151,4 +176,4 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("template.html")
+    return environment.get_template(template).render(context)

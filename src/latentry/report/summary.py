@@ -9,6 +9,8 @@ def summary(results: dict[str, Any]) -> str:
     scores = results[part]
     if scores is None:
         return "Trained on every image; `latentry evaluate` opens the test set."
+    if not results["trained_classifier"]:
+        return f"Autoencoder alone, on the {part} images: {_reconstruction(scores)}"
     rows = scores["per_class"]
     width = max(12, *(len(row["name"]) for row in rows))
     total = sum(row["total"] for row in rows)
@@ -25,5 +27,9 @@ def summary(results: dict[str, Any]) -> str:
         f"log loss {scores['log_loss']:.4f}, calibration error {scores['ece']:.4f}",
     ]
     if scores["psnr"] is not None:
-        lines.append(f"reconstruction: PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}")
+        lines.append(f"reconstruction: {_reconstruction(scores)}")
     return "\n".join(lines)
+
+
+def _reconstruction(scores: dict[str, Any]) -> str:
+    return f"PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}"

@@ -58,26 +58,28 @@ def fit_epochs(
     Raises:
         RecipeError: not even one epoch of each stage fits; names the minutes that would do.
     """
-    ratio = recipe.pretrain.max_epochs / recipe.classify.max_epochs
+    planned = {"pretrain": recipe.pretrain.max_epochs, "classify": recipe.classify.max_epochs}
+    lead = "classify" if planned["classify"] else "pretrain"
 
-    def pretrain_epochs(classify_epochs: int) -> int:
-        return max(1, round(ratio * classify_epochs)) if ratio else 0
+    def epochs(number: int) -> dict[str, int]:
+        return {name: max(1, round(count / planned[lead] * number)) if count else 0 for name, count in planned.items()}
 
-    def seconds(classify_epochs: int) -> float:
-        training = pretrain_epochs(classify_epochs) * pretrain_seconds + classify_epochs * classify_seconds
-        return training + other_seconds
+    def seconds(number: int) -> float:
+        chosen = epochs(number)
+        return chosen["pretrain"] * pretrain_seconds + chosen["classify"] * classify_seconds + other_seconds
 
     if not math.isfinite(minutes):
         raise RecipeError(f"--minutes {minutes} is not a length of time: give a number such as 10")
     if seconds(1) > 60 * minutes:
         least = math.ceil(seconds(1) / 6) / 10
         raise RecipeError(f"--minutes {minutes:g} is too short: one epoch of each stage takes {least:g} minutes")
-    chosen = max(1, int(60 * minutes / classify_seconds))
-    while seconds(chosen) > 60 * minutes:
-        chosen -= 1
-    return recipe.model_copy(
-        update={
-            "pretrain": recipe.pretrain.model_copy(update={"max_epochs": pretrain_epochs(chosen)}),
-            "classify": recipe.classify.model_copy(update={"max_epochs": chosen}),
-        }
-    )
+    number = max(1, int(60 * minutes / (classify_seconds if lead == "classify" else pretrain_seconds)))
+    while seconds(number) > 60 * minutes:
+        number -= 1
+    return with_epochs(recipe, **epochs(number))
+
+
+def with_epochs(recipe: Recipe, **epochs: int) -> Recipe:
+    """`recipe` with other numbers of epochs, by stage."""
+    stages = {name: getattr(recipe, name).model_copy(update={"max_epochs": count}) for name, count in epochs.items()}
+    return recipe.model_copy(update=stages)

@@ -3,8 +3,7 @@
 from torch import Tensor, nn
 
 from latentry.batches.loader import Batch
-from latentry.errors import RecipeError
-from latentry.models.network import AutoencoderClassifier
+from latentry.models.network import AutoencoderClassifier, leading_layers
 from latentry.recipe import Classify
 from latentry.training.losses import classification_loss, mean_psnr, reconstruction_loss
 from latentry.training.stage import StageModule
@@ -22,7 +21,11 @@ class Classification(StageModule):
 
     def __init__(self, network: AutoencoderClassifier, settings: Classify, *, seed: int, num_steps: int) -> None:
         super().__init__(network, settings, seed=seed, num_steps=num_steps)
-        self.frozen = frozen_layers(network.encoder, settings.freeze)
+        self.frozen: list[nn.Module] = []
+        if settings.freeze == "encoder":
+            self.frozen = list(network.encoder.children())
+        elif settings.freeze:
+            self.frozen = leading_layers(network.encoder, settings.freeze, "classify.freeze")
         for layer in self.frozen:
             layer.requires_grad_(False)
 
@@ -49,22 +52,3 @@ class Classification(StageModule):
         reconstruction = self.network.decode(latent, batch.images.shape[-2:])
         loss = loss + self.settings.reconstruction_weight * reconstruction_loss(reconstruction, batch.target)
         return {"loss": loss, "accuracy": accuracy, "psnr": mean_psnr(reconstruction, batch.target)}
-
-
-def frozen_layers(encoder: nn.Sequential, freeze: str) -> list[nn.Module]:
-    """The encoder's layers that `freeze` ("", "encoder" or the name of the last one) holds still.
-
-    Raises:
-        RecipeError: the encoder has no such layer.
-    """
-    if not freeze:
-        return []
-    names = [name for name, _ in encoder.named_children()]
-    layers = list(encoder.children())
-    if freeze == "encoder":
-        return layers
-    if freeze not in names:
-        raise RecipeError(
-            f"classify.freeze = {freeze!r} is no layer of the encoder: use {', '.join(names)}, encoder or nothing"
-        )
-    return layers[: names.index(freeze) + 1]

@@ -3,6 +3,7 @@
 import torch
 
 from latentry.batches.loader import Loader
+from latentry.batches.sampling import labelled
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
 from latentry.errors import RunError
@@ -18,7 +19,9 @@ from latentry.training.classify import Classification
 from latentry.training.flops import training_flops_per_image
 from latentry.training.pretrain import Pretraining
 from latentry.training.stage import StageModule, fit
+from latentry.training.transfer import copy_encoder, lender, pretrained_file
 
+STAGES = ("pretrain", "classify")
 SECONDS_BESIDE_TRAINING = 20.0
 """For start, decoding, t-SNE and the page, where a budget of minutes is divided."""
 
@@ -36,20 +39,28 @@ class Job:
         self.num_classes = len(images.class_names)
         mean, deviation = images.channel_statistics(split.train)
         self.mean, self.deviation = torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
+        self.lender = lender(recipe, images, split)
         # A layer or a size that doesn't fit is found now, not after pretraining.
         self.stage("classify", self.network(), num_steps=1)
 
     def network(self) -> AutoencoderClassifier:
-        """The network with the first weights that the run's seed gives it."""
+        """The network with the weights that it begins with: the run's seed draws them, or another run lends some."""
         torch.manual_seed(derive_seed(self.recipe.seed, "weights"))
-        return build_network(self.recipe.model, self.image_size, self.num_classes, self.mean, self.deviation)
+        network = build_network(self.recipe.model, self.image_size, self.num_classes, self.mean, self.deviation)
+        if self.lender is not None:
+            copy_encoder(self.lender, network, self.recipe.pretrain.encoder_until)
+        return network
 
     def loader(self, stage: str, *, training: bool = True) -> Loader:
         """The batches of "pretrain" or "classify", of the training or of the validation part."""
         augment: Augment = getattr(self.recipe.batches, stage)
+        indices = self.split.train if training else self.split.validation
+        if training and stage == "classify":
+            drawn = derive_seed(self.recipe.seed, "labels")
+            indices = indices[labelled(self.images.labels[indices], self.recipe.data.labels, drawn)]
         return Loader(
             self.images,
-            self.split.train if training else self.split.validation,
+            indices,
             getattr(self.recipe, stage).batch_size,
             augment if training or augment.validation else Augment(),
             stage=stage,
@@ -67,13 +78,15 @@ class Job:
 
     def within(self, minutes: float) -> Recipe:
         """The recipe with the numbers of epochs that fit into `minutes` here; says what it chose."""
-        seconds = {"pretrain": 0.0, "classify": 0.0}
+        seconds = dict.fromkeys(STAGES, 0.0)
         network = self.network().to(self.device)
         with console.status("Timing a few steps"):
-            for name in ("pretrain", "classify") if self.recipe.pretrain.max_epochs else ("classify",):
+            for name in seconds:
+                if not getattr(self.recipe, name).max_epochs:
+                    continue
                 module = self.stage(name, network, num_steps=1)
                 seconds[name] = epoch_seconds(module, self.loader(name), len(self.split.validation), self.precision)
-        image_seconds = seconds["classify"] / len(self.split.train) * FORWARD_SHARE
+        image_seconds = max(seconds.values()) / len(self.split.train) * FORWARD_SHARE
         num_test = 10_000 if self.recipe.data.source == "cifar10" else len(self.split.validation)
         evaluated = (len(self.split.validation) + num_test) * self.recipe.evaluate.views
         recipe = fit_epochs(
@@ -94,17 +107,33 @@ class Job:
     def train(self, run: Run) -> tuple[AutoencoderClassifier, dict[str, int]]:
         """Runs what is left of the stages in `run`; returns the network and the operations of each stage."""
         network = self.network().to(self.device)
-        flops = {"pretrain": 0}
+        flops = {"pretrain": self.lender.results()["flops"]["pretrain"] if self.lender else 0, "classify": 0}
         if self.recipe.pretrain.max_epochs:
-            weights = run.checkpoints("pretrain") / "autoencoder.safetensors"
+            weights = pretrained_file(run)
             if weights.exists():
                 load_weights(weights, network)
                 flops["pretrain"] = self._flops(self.stage("pretrain", network, num_steps=1), run)
             else:
                 flops["pretrain"] = self._fit("pretrain", network, run)
                 save_weights(weights, network)
-        flops["classify"] = self._fit("classify", network, run)
-        return network, flops
+        if self.recipe.classify.max_epochs:
+            flops["classify"] = self._fit("classify", network, run)
+        return network.eval(), flops
+
+    def planned_flops(self) -> dict[str, int]:
+        """Operations of each stage if every epoch of the recipe is trained; a lender's pretraining counts."""
+        flops = {name: getattr(self.recipe, name).max_epochs * self.epoch_flops(name) for name in STAGES}
+        if self.lender is not None:
+            flops["pretrain"] = self.lender.results()["flops"]["pretrain"]
+        return flops
+
+    def epoch_flops(self, name: str) -> int:
+        """Operations of one epoch of "pretrain" or "classify"."""
+        if self.recipe.model.autoencoder == "identity" and name == "pretrain":
+            return 0
+        loader = self.loader(name)
+        module = self.stage(name, self.network(), num_steps=1)
+        return len(loader) * loader.batch_size * training_flops_per_image(module, self.image_size)
 
     def _fit(self, name: str, network: AutoencoderClassifier, run: Run) -> int:
         loader = self.loader(name)

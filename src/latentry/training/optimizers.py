@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules by their recipe names."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,6 +9,50 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from latentry.recipe import Stage
+
+KERAS_EPSILON = 1e-7
+
+
+class KerasAdam(torch.optim.Adam):
+    """Adam with epsilon beside the root before its correction ("epsilon hat": Kingma and Ba 2014, section 2).
+
+    Source: Keras 3, keras/src/optimizers/adam.py.
+    """
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        for group in self.param_groups:
+            states = [self.state[weight] for weight in group["params"] if weight in self.state]
+            num_steps = 1 + int(states[0]["step"]) if states else 1
+            group["eps"] = KERAS_EPSILON / (1 - group["betas"][1] ** num_steps) ** 0.5
+        return super().step(closure)
+
+
+class KerasRMSprop(torch.optim.Optimizer):
+    """RMSprop with rho 0.9 and epsilon inside the root, where torch has it outside.
+
+    The mean squared error of pixels has gradients so small that the two are different optimizers.
+    Source: Keras 3, keras/src/optimizers/rmsprop.py.
+    """
+
+    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                if not self.state[weight]:
+                    self.state[weight]["mean_square"] = torch.zeros_like(weight)
+                mean_square = self.state[weight]["mean_square"]
+                mean_square.mul_(0.9).addcmul_(weight.grad, weight.grad, value=0.1)
+                weight.addcdiv_(weight.grad, (mean_square + KERAS_EPSILON).sqrt_(), value=-group["lr"])
+        return loss
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: Stage) -> Optimizer:
@@ -20,9 +65,14 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Stage) -> Opti
     groups = [group for group in groups if group["params"]]
     rate = settings.learning_rate
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
+        nesterov = settings.nesterov and settings.momentum > 0
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=nesterov)
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate)
+    if settings.optimizer == "keras-adam":
+        return KerasAdam(groups, lr=rate)
+    if settings.optimizer == "keras-rmsprop":
+        return KerasRMSprop(groups, lr=rate)
     assert settings.optimizer == "adamw"
     return torch.optim.AdamW(groups, lr=rate)
 

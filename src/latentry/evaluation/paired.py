@@ -1,0 +1,131 @@
+"""Whether one way of training beats another, from pairs of runs that share split, batch order and images asked."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+POWER = 0.8
+EFFECT = 0.01
+"""One point of accuracy: what `seeds_needed` is asked to show."""
+MOST_SEEDS = 10_000
+SEEDS_FOR_A_CLAIM = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Predictions of two runs on the same images: int arrays of shape (N,)."""
+
+    labels: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+    def difference(self, label: int | None = None) -> float:
+        """Accuracy of the first less that of the second, over all images or over those of one class."""
+        chosen = slice(None) if label is None else self.labels == label
+        truth = self.labels[chosen]
+        return float((self.first[chosen] == truth).mean() - (self.second[chosen] == truth).mean())
+
+    def mcnemar(self) -> float:
+        """Two-sided exact p of the images that just one of the two got right.
+
+        Source: McNemar 1947; the exact form is a sign test.
+        """
+        first, second = self.first == self.labels, self.second == self.labels
+        only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+        if only_first + only_second == 0:
+            return 1.0
+        return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def interval(differences: list[float], num_looks: int = 1) -> tuple[float, float] | None:
+    """Paired-t 95 % confidence interval of the mean difference; None for a single one.
+
+    `num_looks` widens it (Bonferroni) so that as many intervals as that hold together.
+    """
+    count = len(differences)
+    if count < 2:
+        return None
+    quantile = stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / num_looks, count - 1)
+    half = float(quantile * np.std(differences, ddof=1) / np.sqrt(count))
+    mean = float(np.mean(differences))
+    return mean - half, mean + half
+
+
+def seeds_needed(differences: list[float]) -> int | None:
+    """How many pairs it takes to show a true difference of one point with 80 % power; None for a single one.
+
+    From the deviation of these differences, with t quantiles; 10,000 stands for that many or more.
+    """
+    if len(differences) < 2:
+        return None
+    deviation = np.std(differences, ddof=1)
+    for count in range(2, MOST_SEEDS):
+        quantiles = stats.t.ppf(1 - (1 - CONFIDENCE) / 2, count - 1) + stats.t.ppf(POWER, count - 1)
+        if quantiles * deviation / np.sqrt(count) <= EFFECT:
+            return count
+    return MOST_SEEDS
+
+
+def judged(bounds: tuple[float, float] | None) -> str:
+    """ "better", "worse" or "no difference shown", of the first, by an interval; "not judged" without one."""
+    if bounds is None:
+        return "not judged"
+    low, high = bounds
+    return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+
+
+def compared(pairs: list[Pair], class_names: tuple[str, ...], names: tuple[str, str]) -> dict[str, Any]:
+    """What `comparison.json` says of `pairs` of the runs that `names` names.
+
+    Differences are of the first less the second, as shares of 1. The intervals by class hold together, corrected for
+    as many looks as there are classes.
+    """
+    differences = [pair.difference() for pair in pairs]
+    bounds = interval(differences)
+    per_class = []
+    for label, name in enumerate(class_names):
+        own = [pair.difference(label) for pair in pairs if (pair.labels == label).any()]
+        own_bounds = interval(own, num_looks=len(class_names))
+        per_class.append(
+            {
+                "name": name,
+                "difference": float(np.mean(own)) if own else None,
+                "interval": own_bounds,
+                "verdict": judged(own_bounds),
+            }
+        )
+    mcnemar_p = [pair.mcnemar() for pair in pairs]
+    return {
+        "differences": differences,
+        "difference": float(np.mean(differences)),
+        "interval": bounds,
+        "mcnemar_p": mcnemar_p,
+        "per_class": per_class,
+        "seeds_needed": seeds_needed(differences),
+        "verdict": verdict(differences, bounds, mcnemar_p, names),
+    }
+
+
+def verdict(
+    differences: list[float], bounds: tuple[float, float] | None, mcnemar_p: list[float], names: tuple[str, str]
+) -> str:
+    """The finding as a sentence."""
+    first, second = names
+    mean = 100 * float(np.mean(differences))
+    if bounds is None:
+        return (
+            f"Not judged: one pair, in which {first} is {mean:+.2f} points from {second} (McNemar's p "
+            f"{mcnemar_p[0]:.2g}); an interval over seeds takes at least 2 pairs, a claim {SEEDS_FOR_A_CLAIM}."
+        )
+    low, high = (100 * bound for bound in bounds)
+    numbers = f"{mean:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, {len(differences)} pairs"
+    word = judged(bounds)
+    if word == "no difference shown":
+        sentence = f"No difference shown between {first} and {second}: {numbers}"
+    else:
+        sentence = f"{first} is {word} than {second}: {numbers}"
+    few = f"; fewer than the {SEEDS_FOR_A_CLAIM} that a claim takes" if len(differences) < SEEDS_FOR_A_CLAIM else ""
+    return f"{sentence}{few}."

@@ -1,0 +1,70 @@
+"""A pretrained encoder that comes from another run."""
+
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+
+from latentry.data.imageset import ImageSet
+from latentry.data.split import Split
+from latentry.errors import RunError
+from latentry.models.network import AutoencoderClassifier, leading_layers
+from latentry.recipe import Recipe
+from latentry.run import Run
+
+
+def lender(recipe: Recipe, images: ImageSet, split: Split) -> Run | None:
+    """The finished run that `pretrain.encoder_from` names; None where it names none.
+
+    Raises:
+        RunError: there is no such run, it isn't finished, pretrained nothing or another network, or saw another split.
+    """
+    name = recipe.pretrain.encoder_from
+    if not name:
+        return None
+    try:
+        run = Run.open(Path(name))
+        lent = run.recipe()
+        results = run.results()
+    except RunError as error:
+        raise RunError(f"pretrain.encoder_from: {error}") from None
+    if not lent.pretrain.max_epochs:
+        raise RunError(f"pretrain.encoder_from = {name} ({lent.name}) pretrained nothing: name a run that did")
+    if lent.model.autoencoder != recipe.model.autoencoder:
+        raise RunError(
+            f"pretrain.encoder_from = {name} has the autoencoder {lent.model.autoencoder!r}, and this recipe has "
+            f"{recipe.model.autoencoder!r}: name a run with the same"
+        )
+    if (results["dataset_sha256"], results["split_sha256"]) != (images.sha256, split.sha256):
+        raise RunError(
+            f"pretrain.encoder_from = {name} was pretrained on another split ({lent.data.standing}, fold "
+            f"{lent.data.fold}, split_seed {lent.data.split_seed}), so it may have seen what this run validates on: "
+            "pretrain on this split"
+        )
+    return run
+
+
+def copy_encoder(run: Run, network: AutoencoderClassifier, until: str) -> None:
+    """Fills the layers of `network.encoder` up to the one called `until` ("" for all) as `run` pretrained them.
+
+    Raises:
+        RunError: the weights are missing or damaged.
+        RecipeError: the encoder has no layer `until`.
+    """
+    file = pretrained_file(run)
+    layers = leading_layers(network.encoder, until, "pretrain.encoder_until") if until else list(network.encoder)
+    names = [name for name, _ in network.encoder.named_children()][: len(layers)]
+    try:
+        state = safetensors.torch.load_file(file)
+        for name, layer in zip(names, layers, strict=True):
+            prefix = f"encoder.{name}."
+            own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            layer.load_state_dict(own)
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{file} is missing or damaged ({reason}): restore it or pretrain again") from None
+
+
+def pretrained_file(run: Run) -> Path:
+    """Where a run keeps its autoencoder as pretraining left it."""
+    return run.checkpoints("pretrain") / "autoencoder.safetensors"

@@ -1,0 +1,141 @@
+"""Comparisons: equal cost, the same pairs, one verdict, and no run twice."""
+
+import json
+
+import pytest
+
+from latentry.errors import RecipeError, RunError
+from latentry.evaluation.evaluate import evaluate
+from latentry.pipeline import train, unpretrained
+from latentry.recipe import load_recipe
+from latentry.report.comparison import write_comparison
+from latentry.report.page import write_report
+from latentry.run import Run
+from latentry.studies import compare
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "data.limit": {},
+    "pretrain.max_epochs": 1,
+    "pretrain.batch_size": 32,
+    "classify.max_epochs": 2,
+    "classify.batch_size": 32,
+    "precision": "fp32",
+}
+
+
+def quick(toy_folder, **changes):
+    return load_recipe("quick", SETTINGS | {"data.source": str(toy_folder)} | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(toy_folder, tmp_path_factory):
+    """A comparison of quick with its control, two seeds, two shares of the labels, and its folder."""
+    folder = tmp_path_factory.mktemp("comparison")
+    content = compare.compare_recipes(
+        quick(toy_folder), None, folder, num_seeds=2, budget="flops", labels=[1.0, 0.1], test=False
+    )
+    return content, folder
+
+
+def test_pairs_share_split_and_cost(finished):
+    content, folder = finished
+    assert {path.name for path in (folder / "runs").iterdir()} == {
+        f"{name}-{seed}{suffix}"
+        for name in ("quick", "quick-control")
+        for seed in (0, 1)
+        for suffix in ("", "-labels-0.1")
+    }
+    runs = [Run.open(path).results() for path in (folder / "runs").iterdir()]
+    assert len({results["split_sha256"] for results in runs}) == 1
+    assert all(results["test"] is None for results in runs)
+    epoch = Run.open(folder / "runs" / "quick-control-0").results()["flops"]["classify"]
+    epoch /= Run.open(folder / "runs" / "quick-control-0").recipe().classify.max_epochs
+    first, second = content["cost"]
+    assert abs(first["flops"] - second["flops"]) <= epoch / 2
+    assert first["epochs"]["pretrain"] == 1
+    assert second["epochs"]["pretrain"] == 0
+    assert second["epochs"]["classify"] > first["epochs"]["classify"]
+
+
+def test_its_numbers_are_those_of_the_runs(finished):
+    content, folder = finished
+    assert [entry["share"] for entry in content["labels"]] == [0.1, 1.0]
+    assert content["share"] == 1
+    assert (content["budget"], content["part"], content["seeds"]) == ("flops", "validation", [0, 1])
+    for seed in (0, 1):
+        accuracies = [
+            Run.open(folder / "runs" / f"{name}-{seed}").results()["validation"]["accuracy"]
+            for name in ("quick", "quick-control")
+        ]
+        assert content["differences"][seed] == pytest.approx(accuracies[0] - accuracies[1])
+    assert len(content["mcnemar_p"]) == 2
+    assert [row["name"] for row in content["per_class"]] == ["circle", "cross", "stripes"]
+
+
+def test_done_runs_are_not_run_again_and_others_not_overwritten(finished, toy_folder, monkeypatch):
+    content, folder = finished
+    monkeypatch.setattr(compare, "train", lambda *arguments: pytest.fail("trained again"))
+    arguments = {"num_seeds": 2, "budget": "flops", "labels": [0.1, 1.0], "test": False}
+    again = compare.compare_recipes(quick(toy_folder), None, folder, **arguments)
+    assert again == content
+    with pytest.raises(RunError, match=r"quick-0-labels-0\.1 was trained with other settings: choose another --out"):
+        compare.compare_recipes(quick(toy_folder, **{"classify.learning_rate": 1e-4}), None, folder, **arguments)
+
+
+def test_finished_runs_are_paired_by_seed(finished):
+    content, folder = finished
+    runs = folder / "runs"
+    again = compare.compare_runs(f"{runs}/quick-?", f"{runs}/quick-control-?", test=False)
+    assert again["budget"] == "as run"
+    for key in ("difference", "interval", "mcnemar_p", "per_class", "verdict"):
+        assert again[key] == content[key]
+    with pytest.raises(RunError, match=r"quick-1 \(seed 1\) has no partner of its seed and split"):
+        compare.compare_runs(f"{runs}/quick-?", f"{runs}/quick-control-0", test=False)
+    one = compare.compare_runs(f"{runs}/quick-0", f"{runs}/quick-control-0", test=False)
+    assert one["interval"] is None
+    assert one["verdict"].startswith("Not judged: one pair")
+
+
+def test_the_page_says_it(finished, tmp_path):
+    content, _ = finished
+    compare.save(content, tmp_path)
+    stored = json.loads((tmp_path / "comparison.json").read_text())
+    assert {"difference", "interval", "mcnemar_p", "per_class", "verdict", "budget"} <= stored.keys()
+    page = write_comparison(stored, tmp_path).read_text()
+    for words in ("quick against quick-control", "With fewer labels", "McNemar", "Bonferroni", "PFLOP", "circle"):
+        assert words in page
+    assert {path.name for path in tmp_path.iterdir()} >= {"by-seed.png", "by-class.png", "by-labels.png"}
+
+
+def test_what_cannot_be_compared_is_refused(toy_folder, tmp_path):
+    arguments = {"num_seeds": 1, "labels": [1.0], "test": False}
+    recipe = quick(toy_folder)
+
+    def refused(first, second, words, budget="flops"):
+        with pytest.raises(RecipeError, match=words):
+            compare.compare_recipes(first, second, tmp_path / "out", budget=budget, **arguments)
+        assert not (tmp_path / "out").exists()
+
+    refused(recipe, recipe, r"both recipes are called 'quick'")
+    other = unpretrained(recipe)
+    moved = other.model_copy(update={"data": other.data.model_copy(update={"fold": 1})})
+    refused(recipe, moved, r"quick and quick-control differ in data\.fold, so they share no split")
+    refused(quick(toy_folder, **{"classify.max_epochs": 0}), other, r"quick trains no classifier")
+    refused(quick(toy_folder, **{"data.standing": "all-train"}), None, r"trains on every image .*: give --test")
+
+
+def test_a_control_is_trained_beside_its_run_and_goes_into_its_report(toy_folder, tmp_path):
+    run = train(quick(toy_folder, control=True), tmp_path / "run")
+    control = run.control.recipe()
+    assert (control.name, control.pretrain.max_epochs, control.control) == ("quick-control", 0, False)
+    assert control.classify.reconstruction_weight == 0
+    totals = [sum(side.results()["flops"][stage] for stage in ("pretrain", "classify")) for side in (run, run.control)]
+    assert totals[1] == pytest.approx(totals[0], rel=0.3)  # half of one of a few epochs
+    results = evaluate(run)
+    assert run.control.results()["test"] is not None
+    page = write_report(run).read_text()
+    assert "Against its control" in page
+    assert f"{100 * results['test']['accuracy']:.2f} %" in page
+    assert f"{100 * run.control.results()['test']['accuracy']:.2f} %" in page

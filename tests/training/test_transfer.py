@@ -1,0 +1,77 @@
+"""Encoders that come from another run."""
+
+import pytest
+import torch
+
+from latentry.errors import RecipeError, RunError
+from latentry.pipeline import train
+from latentry.recipe import load_recipe
+from latentry.run import Run
+from latentry.training.checkpoint import load_model
+
+SETTINGS = {"data.limit": {}, "pretrain.batch_size": 32, "classify.batch_size": 32, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def lent(toy_folder, tmp_path_factory) -> Run:
+    """A run of an autoencoder alone."""
+    settings = SETTINGS | {"data.source": str(toy_folder), "pretrain.max_epochs": 1, "classify.max_epochs": 0}
+    settings |= {"classify.reconstruction_weight": 0}
+    return train(load_recipe("quick", settings), tmp_path_factory.mktemp("lender") / "lender")
+
+
+def borrowing(lent: Run, toy_folder, **changes):
+    settings = SETTINGS | {"data.source": str(toy_folder), "pretrain.max_epochs": 0, "classify.max_epochs": 1}
+    settings |= {"pretrain.encoder_from": str(lent.folder), "classify.reconstruction_weight": 0}
+    return load_recipe("quick", settings | changes)
+
+
+def test_an_autoencoder_alone_has_reconstructions_and_no_classes(lent):
+    results = lent.results()
+    assert (results["trained_decoder"], results["trained_classifier"]) == (True, False)
+    assert results["flops"]["classify"] == 0
+    assert results["validation"]["psnr"] > 5
+    assert results["validation"]["accuracy"] is None
+    assert results["validation"]["per_class"] is None
+    assert results["temperature"] == 1
+
+
+def test_layers_are_copied_up_to_the_one_named(lent, toy_folder, tmp_path):
+    changes = {"pretrain.encoder_until": "block1", "classify.freeze": "block1"}
+    run = train(borrowing(lent, toy_folder, **changes), tmp_path / "run")
+    (own, _), (pretrained, _) = load_model(run.model_folder), load_model(lent.model_folder)
+    for name, layer in own.encoder.named_children():
+        source = pretrained.encoder.get_submodule(name).state_dict()
+        same = all(torch.equal(value, source[key]) for key, value in layer.state_dict().items())
+        assert same is (name in ("stem", "block1"))
+    results = run.results()
+    assert results["flops"]["pretrain"] == lent.results()["flops"]["pretrain"] > 0
+    assert results["seconds"]["pretrain"] == lent.results()["seconds"]["pretrain"]
+    assert results["pretrained_validation_psnr"] == lent.results()["pretrained_validation_psnr"]
+    assert run.recipe().pretrain.encoder_from == str(lent.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.fold": 1}, r"was pretrained on another split \(held-out, fold 0, split_seed 0\)"),
+        ({"data.standing": "all-train"}, r"was pretrained on another split"),
+        ({"model.autoencoder": "seed1"}, r"has the autoencoder 'light', and this recipe has 'seed1'"),
+        ({"pretrain.encoder_from": "nowhere"}, r"encoder_from: no run folder .*nowhere: `latentry train` makes one"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(lent, toy_folder, tmp_path, changes, words):
+    with pytest.raises(RunError, match=words):
+        train(borrowing(lent, toy_folder, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_layer_that_is_not_there_and_a_run_that_pretrained_nothing_are_refused(lent, toy_folder, tmp_path):
+    with pytest.raises(RecipeError, match=r"pretrain\.encoder_until = 'norm4' is no layer of the encoder"):
+        train(borrowing(lent, toy_folder, **{"pretrain.encoder_until": "norm4"}), tmp_path / "run")
+    changes = {"pretrain.encoder_from": ""}
+    plain = train(borrowing(lent, toy_folder, **changes), tmp_path / "plain")
+    with pytest.raises(RunError, match=r"pretrained nothing: name a run that did"):
+        train(borrowing(plain, toy_folder), tmp_path / "run")
+    weights = plain.checkpoints("classify").parent
+    assert weights.is_dir()
