@@ -67,76 +67,88 @@ def sampled(values: np.ndarray) -> np.ndarray:
     return values[:, :: max(1, values.shape[1] // 8), ::3, ::3]
 
 
+def unit(x, width):
+    """A convolution with its ReLU, and its norm."""
+    from keras import layers
+
+    return layers.BatchNormalization()(layers.Conv2D(width, 3, padding="same", activation="relu")(x))
+
+
+def encode(x):
+    """Seed 1's encoder on `x`."""
+    from keras import layers
+
+    for block, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3))):
+        if block:
+            x = layers.Dropout(0.3)(layers.MaxPooling2D(2)(x))
+        for _ in range(depth):
+            x = unit(x, width)
+    return x
+
+
+def decode(x):
+    """Seed 1's decoder on `x`."""
+    from keras import layers
+
+    for width, depth, upsample in ((256, 3, False), (128, 2, True), (64, 2, True)):
+        for _ in range(depth):
+            x = unit(x, width)
+        if upsample:
+            x = layers.UpSampling2D(2)(x)
+    return layers.Conv2D(3, 3, padding="same", activation="sigmoid")(x)
+
+
+def classify(x, convolutions):
+    """Seed 1's classifier on `x`: its CNN with 2 convolutions, the dense one with none."""
+    from keras import layers
+
+    for _ in range(convolutions):
+        x = layers.BatchNormalization()(layers.Conv2D(64, 3, padding="same")(x))
+        x = layers.MaxPooling2D(2)(layers.Activation("relu")(x))
+    x = layers.Dropout(0.4)(layers.Dense(512, activation="relu")(layers.Flatten()(x)))
+    return layers.Dense(10, activation="softmax")(layers.Dense(64, activation="relu")(x))
+
+
+def filled(model, seed: int):
+    """Fills a model; the inputs of the dense layer after Flatten are reordered from (C, h, w) to (h, w, C)."""
+    from keras import layers
+
+    drawn = RandomLayers(seed)
+    flattened = None
+    for layer in model.layers:
+        if isinstance(layer, layers.Flatten):
+            flattened = layer.input.shape[1:]
+        elif isinstance(layer, layers.Conv2D):
+            weight, bias = drawn.convolution((layer.filters, layer.kernel.shape[2], 3, 3))
+            layer.set_weights([weight.transpose(2, 3, 1, 0), bias])
+        elif isinstance(layer, layers.Dense):
+            weight, bias = drawn.convolution((layer.units, layer.kernel.shape[0]))
+            if flattened is not None:
+                height, width, channels = flattened
+                weight = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(layer.units, -1)
+                flattened = None
+            layer.set_weights([weight.T, bias])
+        elif isinstance(layer, layers.BatchNormalization):
+            layer.set_weights(drawn.norm(layer.gamma.shape[0]))
+    return model
+
+
 def main() -> None:
     import keras
     from keras import layers
 
-    def filled(model, drawn: RandomLayers, latent_shape: tuple[int, int, int]):
-        """Fills a model; the first dense layer's inputs are reordered from (C, h, w) to (h, w, C)."""
-        flattened = False
-        for layer in model.layers:
-            if isinstance(layer, layers.Conv2D):
-                weight, bias = drawn.convolution((layer.filters, layer.kernel.shape[2], 3, 3))
-                layer.set_weights([weight.transpose(2, 3, 1, 0), bias])
-            elif isinstance(layer, layers.Dense):
-                weight, bias = drawn.convolution((layer.units, layer.kernel.shape[0]))
-                if not flattened:
-                    channels, height, width = latent_shape
-                    weight = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-                    weight = weight.reshape(layer.units, -1)
-                    flattened = True
-                layer.set_weights([weight.T, bias])
-            elif isinstance(layer, layers.BatchNormalization):
-                layer.set_weights(drawn.norm(layer.gamma.shape[0]))
-        return model
-
-    def unit(x, width):
-        return layers.BatchNormalization()(layers.Conv2D(width, 3, padding="same", activation="relu")(x))
-
-    def encoder():
-        x = image = layers.Input((32, 32, 3))
-        for block, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3))):
-            if block:
-                x = layers.Dropout(0.3)(layers.MaxPooling2D(2)(x))
-            for _ in range(depth):
-                x = unit(x, width)
-        return keras.Model(image, x)
-
-    def decoder():
-        x = latent = layers.Input((8, 8, 256))
-        for width, depth, upsample in ((256, 3, False), (128, 2, True), (64, 2, True)):
-            for _ in range(depth):
-                x = unit(x, width)
-            if upsample:
-                x = layers.UpSampling2D(2)(x)
-        return keras.Model(latent, layers.Conv2D(3, 3, padding="same", activation="sigmoid")(x))
-
-    def classifier(shape, convolutions):
-        x = inputs = layers.Input(shape)
-        for _ in range(convolutions):
-            x = layers.BatchNormalization()(layers.Conv2D(64, 3, padding="same")(x))
-            x = layers.MaxPooling2D(2)(layers.Activation("relu")(x))
-        last = x.shape[1:]
-        x = layers.Dropout(0.4)(layers.Dense(512, activation="relu")(layers.Flatten()(x)))
-        x = layers.Dense(64, activation="relu")(x)
-        model = keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
-        return model, (last[2], last[0], last[1])
-
-    def asked(model, values):
-        outputs = model.predict(values.transpose(0, 2, 3, 1), verbose=0)
+    def asked(network, seed, values):
+        inputs = layers.Input((*values.shape[2:], values.shape[1]))
+        outputs = filled(keras.Model(inputs, network(inputs)), seed).predict(values.transpose(0, 2, 3, 1), verbose=0)
         return outputs.transpose(0, 3, 1, 2) if outputs.ndim == 4 else outputs
 
     stored = {
-        "encoder": sampled(asked(filled(encoder(), RandomLayers(10), (0, 0, 0)), pictures())),
-        "decoder": sampled(asked(filled(decoder(), RandomLayers(11), (0, 0, 0)), latents())),
+        "encoder": sampled(asked(encode, 10, pictures())),
+        "decoder": sampled(asked(decode, 11, latents())),
+        "cnn_on_images": asked(lambda x: classify(x, 2), 12, pictures()),
+        "cnn_on_latents": asked(lambda x: classify(x, 2), 12, latents()),
+        "dense_on_latents": asked(lambda x: classify(x, 0), 12, latents()),
     }
-    for name, shape, convolutions, values in (
-        ("cnn_on_images", (32, 32, 3), 2, pictures()),
-        ("cnn_on_latents", (8, 8, 256), 2, latents()),
-        ("dense_on_latents", (8, 8, 256), 0, latents()),
-    ):
-        model, last = classifier(shape, convolutions)
-        stored[name] = asked(filled(model, RandomLayers(12), last), values)
 
     norm = layers.BatchNormalization()
     batch = latents()[:, :5].transpose(0, 2, 3, 1)

@@ -19,11 +19,13 @@ class KerasAdam(torch.optim.Adam):
     Source: Keras 3, keras/src/optimizers/adam.py.
     """
 
+    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
+        super().__init__(parameters, lr=lr, fused=True)
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         for group in self.param_groups:
-            states = [self.state[weight] for weight in group["params"] if weight in self.state]
-            num_steps = 1 + int(states[0]["step"]) if states else 1
-            group["eps"] = KERAS_EPSILON / (1 - group["betas"][1] ** num_steps) ** 0.5
+            group["num_steps"] = group.get("num_steps", 0) + 1
+            group["eps"] = KERAS_EPSILON / (1 - group["betas"][1] ** group["num_steps"]) ** 0.5
         return super().step(closure)
 
 
