@@ -222,12 +222,17 @@ def version(
 def finish(run: "Run", *, test: bool, as_json: bool) -> None:
     """Opens the test set where asked, writes the report, and prints results and the report's path."""
     from latentry.evaluation.evaluate import evaluate
-    from latentry.report.page import write_report
+    from latentry.report.page import against_control, write_report
     from latentry.report.summary import summary
 
     results: dict[str, Any] = evaluate(run) if test else run.results()
     report = write_report(run)
-    print(json.dumps(results, indent=1) if as_json else f"\n{summary(results)}\n\nreport: {report}")
+    if as_json:
+        print(json.dumps(results, indent=1))
+        return
+    control = against_control(run)
+    answer = f"{summary(results)}\n\nagainst its control: {control['verdict']}" if control else summary(results)
+    print(f"\n{answer}\n\nreport: {report}")
 
 
 def parse_limit(text: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import pytest
 
 from latentry.errors import RecipeError, RunError
 from latentry.evaluation.evaluate import evaluate
-from latentry.pipeline import train, unpretrained
+from latentry.pipeline import resume, train, unpretrained
 from latentry.recipe import load_recipe
 from latentry.report.comparison import write_comparison
 from latentry.report.page import write_report
@@ -84,6 +84,20 @@ def test_done_runs_are_not_run_again_and_others_not_overwritten(finished, toy_fo
         compare.compare_recipes(quick(toy_folder, **{"classify.learning_rate": 1e-4}), None, folder, **arguments)
 
 
+def test_a_stopped_comparison_continues_to_the_same_numbers(finished, toy_folder):
+    content, folder = finished
+    stopped = Run.open(folder / "runs" / "quick-1")
+    before = stopped.results()["validation"]
+    stopped.results_file.unlink()
+    with pytest.raises(RunError, match=r"quick-1 is not finished"):
+        compare.compare_runs(f"{folder}/runs/quick-?", f"{folder}/runs/quick-control-?", test=False)
+    again = compare.compare_recipes(
+        quick(toy_folder), None, folder, num_seeds=2, budget="flops", labels=[1.0], test=False
+    )
+    assert again["differences"] == content["differences"]
+    assert stopped.results()["validation"] == before
+
+
 def test_finished_runs_are_paired_by_seed(finished):
     content, folder = finished
     runs = folder / "runs"
@@ -139,3 +153,8 @@ def test_a_control_is_trained_beside_its_run_and_goes_into_its_report(toy_folder
     assert "Against its control" in page
     assert f"{100 * results['test']['accuracy']:.2f} %" in page
     assert f"{100 * run.control.results()['test']['accuracy']:.2f} %" in page
+
+    run.control.results_file.unlink()
+    resume(run.folder)
+    assert run.control.results()["test"] is None
+    assert "Against its control" not in write_report(run).read_text()

@@ -44,7 +44,7 @@ def _write_report(run: Run) -> Path:
     rows = read_rows(run.metrics_file)
     if not rows:
         raise RunError(f"{run.metrics_file} is missing or empty: restore it or train again")
-    part = next((part for part in ("test", "validation") if results[part] is not None), None)
+    part = _part(results)
     with console.status("Writing the report"):
         charts = draw_charts(results, predictions, rows, part)
     for name, chart in charts.items():
@@ -58,7 +58,7 @@ def _write_report(run: Run) -> Path:
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
         "minutes": sum(results["seconds"].values()) / 60,
         "network": results["network"],
-        "control": _control(run, results, part),
+        "control": against_control(run),
     }
     if part:
         pairs = _pairs(predictions, part) if results["trained_decoder"] else []
@@ -90,6 +90,10 @@ def draw_charts(
     return charts
 
 
+def _part(results: dict[str, Any]) -> str | None:
+    return next((part for part in ("test", "validation") if results[part] is not None), None)
+
+
 def _counts(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
     counts = {"train": results["train_images"]}
     for part in ("validation", "test"):
@@ -99,8 +103,10 @@ def _counts(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> dict
     return counts
 
 
-def _control(run: Run, results: dict[str, Any], part: str | None) -> dict[str, Any] | None:
-    """What the page says of the run's control, where there is one that knows the same images."""
+def against_control(run: Run) -> dict[str, Any] | None:
+    """What a report says of the run's control, where there is one that was asked the same images."""
+    results = run.results()
+    part = _part(results)
     if part is None or not run.control.results_file.exists():
         return None
     sides = [results, run.control.results()]
