@@ -17,14 +17,19 @@ import sys
 import tarfile
 import threading
 from pathlib import Path
+from typing import Any
+
+from latentry.pipeline import resolved
+from latentry.recipe import Recipe, load_recipe, parse_setting
+from latentry.run import Run
 
 NUM_FOLDS = 5
 NUM_SEEDS = 5
 KEPT = ("recipe.toml", "metrics.csv", "results.json")
 FOLDED = {
     "seed1-ae": "",
-    "seed1-frozen11": "seed1-ae",
     "seed1-ae-augmented": "",
+    "seed1-frozen11": "seed1-ae",
     "seed1-frozen11-augmented": "seed1-ae-augmented",
     "seed1-control": "",
     "seed1-cnn": "",
@@ -36,56 +41,77 @@ FOLDED = {
 }
 """Recipe to the recipe whose encoder it reads, in order of importance."""
 SEEDED = ("seed2", "seed2-pretrained")
+CONTROLLED = ("seed1-frozen11", "seed2-pretrained")
+"""Recipes that are also trained without pretraining at equal cost, for a claim."""
 COMPARED = (
-    ("seed1-frozen11-fold", "seed1-control-fold"),
-    ("seed1-frozen11-fold", "seed1-cnn-fold"),
-    ("seed1-frozen11-augmented-fold", "seed1-frozen11-fold"),
-    ("seed2-seed", "seed2-pretrained-seed"),
+    ("seed1-frozen11-fold-?", "seed1-frozen11-fold-?/control"),
+    ("seed1-frozen11-fold-?", "seed1-cnn-fold-?"),
+    ("seed1-frozen11-augmented-fold-?", "seed1-frozen11-fold-?"),
+    ("seed2-pretrained-seed-?", "seed2-pretrained-seed-?/control"),
+    ("seed2-pretrained-seed-?", "seed2-seed-?"),
 )
 
 
 @dataclasses.dataclass
 class Task:
-    """One run: how it is started, and the task that must be done before."""
+    """One run: what it trains, and the task that must be done before."""
 
     folder: Path
-    arguments: list[str]
+    recipe: str
+    changes: dict[str, Any]
     after: "Task | None" = None
     done: threading.Event = dataclasses.field(default_factory=threading.Event)
+    failed: bool = False
+
+    def wanted(self) -> Recipe:
+        """The recipe as the run's folder will hold it."""
+        return resolved(load_recipe(self.recipe, self.changes))
 
     def run(self) -> None:
         """Trains and evaluates, as far as that isn't done; its words go to a log beside the folder."""
         if self.after is not None:
             self.after.done.wait()
-        try:
-            started = (self.folder / "recipe.toml").exists()
-            how = ["--resume", str(self.folder)] if started else [*self.arguments, "--out", str(self.folder)]
-            with self.folder.with_suffix(".log").open("a") as log:
-                code = subprocess.run(
-                    [sys.executable, "-m", "latentry", "train", *how, "--test"], stdout=log, stderr=log, check=False
-                ).returncode
-            print(f"{self.folder.name}: {'done' if code == 0 else f'stopped with {code}, see its log'}", flush=True)
-        finally:
-            self.done.set()
+        settings = [text for key, value in self.changes.items() for text in ("--set", f"{key}={setting(value)}")]
+        started = (self.folder / "recipe.toml").exists()
+        how = ["--resume", str(self.folder)] if started else [self.recipe, *settings, "--out", str(self.folder)]
+        with self.folder.with_suffix(".log").open("a") as log:
+            command = [sys.executable, "-m", "latentry", "train", *how, "--test"]
+            code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+        self.failed = code != 0
+        self.done.set()
+        print(f"{self.folder.name}: {f'stopped with {code}, see its log' if self.failed else 'done'}", flush=True)
+
+
+def setting(value: Any) -> str:
+    """A value as `--set` reads it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def planned(parent: Path, only: list[str], settings: list[str]) -> list[Task]:
     """All tasks, those that others wait for first."""
-    changes = [argument for setting in settings for argument in ("--set", setting)]
+    common = dict(parse_setting(setting) for setting in settings)
     tasks: dict[str, Task] = {}
+
+    def add(name: str, label: str, changes: dict[str, Any], after: Task | None = None) -> None:
+        if only and name not in only:
+            return
+        epochs = {stage: getattr(load_recipe(name), stage).max_epochs for stage in ("pretrain", "classify")}
+        # A stage that a recipe leaves out stays out.
+        skipped = {f"{stage}.max_epochs" for stage, count in epochs.items() if not count}
+        changes |= {key: value for key, value in common.items() if key not in skipped}
+        if name in CONTROLLED:
+            changes["control"] = True
+        tasks[f"{name}-{label}"] = Task(parent / f"{name}-{label}", name, changes, after)
+
     for name, lender in FOLDED.items():
         for fold in range(NUM_FOLDS):
-            arguments = [name, "--seed", str(fold), "--set", f"data.fold={fold}", *changes]
-            source = tasks.get(f"{lender}-fold-{fold}")
+            changes: dict[str, Any] = {"seed": fold, "data.fold": fold}
             if lender:
-                arguments += ["--set", f"pretrain.encoder_from={parent / f'{lender}-fold-{fold}'}"]
-            if not only or name in only:
-                tasks[f"{name}-fold-{fold}"] = Task(parent / f"{name}-fold-{fold}", arguments, source)
+                changes["pretrain.encoder_from"] = str(parent / f"{lender}-fold-{fold}")
+            add(name, f"fold-{fold}", changes, tasks.get(f"{lender}-fold-{fold}"))
     for name in SEEDED:
         for seed in range(NUM_SEEDS):
-            if not only or name in only:
-                arguments = [name, "--seed", str(seed), *changes]
-                tasks[f"{name}-seed-{seed}"] = Task(parent / f"{name}-seed-{seed}", arguments)
+            add(name, f"seed-{seed}", {"seed": seed})
     return list(tasks.values())
 
 
@@ -95,8 +121,9 @@ def pack(archive: Path, parent: Path, tasks: list[Task]) -> None:
     with tarfile.open(partial, "w:gz") as tar:
         for task in tasks:
             for name in KEPT:
-                if (task.folder / name).exists():
-                    tar.add(task.folder / name, f"{task.folder.name}/{name}")
+                for file in (task.folder / name, task.folder / "control" / name):
+                    if file.exists():
+                        tar.add(file, str(file.relative_to(parent)))
         for comparison in sorted((parent / "comparisons").glob("*/comparison.json")):
             tar.add(comparison, str(comparison.relative_to(parent)))
     partial.rename(archive)
@@ -112,17 +139,25 @@ def main() -> None:
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     tasks = planned(options.runs, options.only, options.settings)
-    with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
-        for future in [pool.submit(task.run) for task in tasks]:
-            future.result()
+    for task in tasks:
+        if (task.folder / "recipe.toml").exists() and Run.open(task.folder).recipe() != task.wanted():
+            sys.exit(f"{task.folder} was trained with other settings: choose another --runs, or remove it")
+    pool = concurrent.futures.ThreadPoolExecutor(options.parallel)
+    try:
+        concurrent.futures.wait([pool.submit(task.run) for task in tasks])
+    except KeyboardInterrupt:
+        pool.shutdown(cancel_futures=True)
+        sys.exit("stopped; the same command continues")
+    failed = any(task.failed for task in tasks)
     for first, second in COMPARED:
-        folder = options.runs / "comparisons" / f"{first}-{second}"
-        sides = [str(options.runs / f"{side}-*") for side in (first, second)]
-        if all(list(options.runs.glob(f"{side}-?")) for side in (first, second)):
+        sides = [str(options.runs / side) for side in (first, second)]
+        if all(any(options.runs.glob(f"{side}/results.json")) for side in (first, second)):
+            folder = options.runs / "comparisons" / f"{first}-{second}".replace("?", "").replace("/", "-")
             command = [sys.executable, "-m", "latentry", "compare", *sides, "--test", "--out", str(folder)]
-            subprocess.run(command, check=False)
+            failed |= subprocess.run(command, check=False).returncode != 0
     pack(options.archive, options.runs, tasks)
     print(f"packed: {options.archive}")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

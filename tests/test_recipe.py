@@ -66,6 +66,7 @@ def test_settings_are_read_as_toml_or_text(text, expected):
         ({"data.standing": "most"}, r"data\.standing = 'most': .*'held-out' or 'all-train'"),
         ({"classify.max_epochs": 0, "pretrain.max_epochs": 0}, r"max_epochs and classify\.max_epochs are both 0: set"),
         ({"pretrain.encoder_from": "runs/a"}, r"pretrain\.max_epochs = 2 would pretrain another: set"),
+        ({"pretrain.encoder_until": "stem"}, r"encoder_until says how much of pretrain\.encoder_from is copied: set"),
         ({"model.autoencoder": "identity"}, r"identity has nothing to pretrain: set"),
         ({"pretrain.max_epochs": 0, "control": True}, r"control = true compares .*: set pretrain\.max_epochs"),
         ({"classify.optimizer": "keras-adam"}, r"classify\.optimizer = keras-adam has no weight decay: set it to 0"),

@@ -100,7 +100,9 @@ def train_recipe(
     control: Annotated[
         bool, typer.Option("--control", help="Also train it without pretraining, at equal cost, into the report.")
     ] = False,
-    minutes: Annotated[float | None, typer.Option(min=0.0, help="Fit the numbers of epochs to this time.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="Fit the numbers of epochs to this time, a control's too.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-SEED.")] = None,
     continued: Annotated[Path | None, typer.Option("--resume", help="Continue this run to its end.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
@@ -138,13 +140,13 @@ def train_recipe(
 
 @app.command("compare")
 def compare_two(
-    first: Annotated[str, typer.Argument(help="A recipe, a run's folder, or a pattern of several, 'runs/quick-*'.")],
+    first: Annotated[str, typer.Argument(help="A recipe; or a finished run's folder, or a pattern: 'runs/quick-?'.")],
     second: Annotated[str | None, typer.Argument(help="Another of the same kind; default the first's control.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many pairs to train.")] = 5,
-    budget: Annotated[BudgetName, typer.Option(help="Equal operations in total, or each recipe's own epochs.")] = (
-        BudgetName.flops
-    ),
-    labels: Annotated[str, typer.Option(help="Shares of the labels, as in 0.01,0.1,1.")] = "1",
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many pairs to train; default 5.")] = None,
+    budget: Annotated[
+        BudgetName | None, typer.Option(help="Equal operations in total (default), or each recipe's own epochs.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Shares of the labels, as in 0.01,0.1,1; default 1.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting of both: section.key=value; repeatable.")
     ] = None,
@@ -159,13 +161,12 @@ def compare_two(
     """Train two recipes in pairs by seed, or take finished runs, and say which is better."""
     from latentry.studies import compare
 
-    asked = (first, second) if second is not None else (first,)
-    if all(compare.folders_of(side) for side in asked) and second is not None:
-        given = {"--set": settings, "--data": data, "--limit": limit, "--labels": labels != "1"}
-        for option, value in given.items():
-            if value:
-                raise RecipeError(f"{option} is for recipes, and {first} and {second} are finished runs: leave it out")
-        folder = out or Path("comparisons") / f"{Path(first).name}-{Path(second).name}".replace("*", "")
+    if compare.folders_of(first):
+        second = second or f"{first}/control"
+        if not compare.folders_of(second):
+            raise RecipeError(f"{first} is a finished run and {second} is not: name two runs, or two recipes")
+        if seeds or budget or labels or settings or data or limit:
+            raise RecipeError(f"{first} and {second} are finished runs: give only --test, --out and --json beside them")
         content = compare.compare_runs(first, second, test=test)
     else:
         from latentry.recipe import load_recipe, parse_setting
@@ -173,20 +174,22 @@ def compare_two(
         changes: dict[str, Any] = {} if data is None else {"data.source": data}
         changes |= dict(parse_setting(setting) for setting in settings or [])
         limits = dict(parse_limit(text) for text in limit or [])
-        recipes = [load_recipe(name, changes, limits) for name in asked]
-        folder = out or Path("comparisons") / "-".join(recipe.name for recipe in recipes)
+        one = load_recipe(first, changes, limits)
+        other = load_recipe(second, changes, limits) if second is not None else None
+        out = out or Path("comparisons") / f"{one.name}-{other.name if other else 'control'}"
         content = compare.compare_recipes(
-            recipes[0],
-            recipes[1] if second is not None else None,
-            folder,
-            num_seeds=seeds,
-            budget=budget.value,
-            labels=parse_labels(labels),
+            one,
+            other,
+            out,
+            num_seeds=seeds or 5,
+            budget=budget.value if budget else "flops",
+            labels=parse_labels(labels or "1"),
             test=test,
         )
 
     from latentry.report.comparison import write_comparison
 
+    folder = out or free_folder(Path("comparisons"), "-".join(content["names"]))
     compare.save(content, folder)
     page = write_comparison(content, folder)
     print(json.dumps(content, indent=1) if as_json else f"\n{content['verdict']}\n\nreport: {page}")

@@ -1,5 +1,8 @@
 """Everything that latentry tells a user to mend. Imports nothing local."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class LatentryError(Exception):
     """A mistake that the user can mend: one line that names the value, the limit and the remedy.
@@ -30,3 +33,12 @@ class Interrupted(LatentryError):
     """Ctrl-C or SIGTERM during training; the run can be resumed."""
 
     exit_code = 130
+
+
+@contextlib.contextmanager
+def continued_with(command: str) -> Iterator[None]:
+    """Lets an `Interrupted` from inside name `command` as the way to go on."""
+    try:
+        yield
+    except Interrupted as stopped:
+        raise Interrupted(f"{str(stopped).partition(';')[0]}; continue with: {command}") from None

@@ -11,7 +11,7 @@ from latentry import files
 from latentry.data import check_test, load_train
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split, make_split
-from latentry.errors import RunError
+from latentry.errors import RecipeError, RunError, continued_with
 from latentry.evaluation.evaluate import first_of_each_class, measure, save_predictions, scores
 from latentry.inference import fit_temperature
 from latentry.models.network import AutoencoderClassifier, latent_shape
@@ -29,7 +29,7 @@ NUM_SAMPLES_PER_CLASS = 2
 
 
 def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_test: bool = False) -> Run:
-    """Trains `recipe` into the new run `folder`; `minutes` replaces its numbers of epochs by what fits.
+    """Trains `recipe` into the new run `folder`; `minutes` replaces its numbers of epochs by what fits, a control too.
 
     `will_test` makes sure beforehand that there are test images to open afterwards; it doesn't open them.
 
@@ -45,7 +45,7 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
     split = make_split(images, recipe.data)
     job = Job(recipe, images, split)
     if minutes is not None:
-        job = Job(job.within(minutes), images, split)
+        job = Job(job.within(minutes / 2 if recipe.control else minutes), images, split)
     run = Run.create(folder, job.recipe)
     files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
     finish(job, run, temperature)
@@ -83,20 +83,39 @@ def resume(folder: Path) -> Run:
 
 
 def train_control(run: Run) -> Run:
-    """Trains the control of a finished run into `control/` of its folder, as far as it isn't trained yet."""
-    control = run.control
-    if control.recipe_file.exists():
-        return resume(control.folder)
-    results = run.results()
+    """Trains the control of a finished run into `control/` of its folder, as far as it isn't trained yet.
+
+    Raises:
+        RunError: the images are no longer those of the run.
+    """
+    control, results = run.control, run.results()
     recipe = unpretrained(run.recipe())
-    images = load_train(recipe.data)
-    total = results["flops"]["pretrain"] + results["flops"]["classify"]
-    console.print(f"control: {run.folder.name} without pretraining, at equal cost", soft_wrap=True)
-    return train(at_cost(Job(recipe, images, make_split(images, recipe.data)), total), control.folder)
+    with continued_with(f"latentry train --resume {run.folder}"):
+        if control.recipe_file.exists():
+            return resume(control.folder)
+        images = load_train(recipe.data)
+        split = make_split(images, recipe.data)
+        check_same_images(run, images, split)
+        total = results["flops"]["pretrain"] + results["flops"]["classify"]
+        console.print(f"control: {run.folder.name} without pretraining, at equal cost", soft_wrap=True)
+        return train(at_cost(Job(recipe, images, split), total), control.folder)
+
+
+def check_same_images(run: Run, images: ImageSet, split: Split) -> None:
+    """Raises RunError if a finished run was trained on other images or another split of them."""
+    results = run.results()
+    if (results["dataset_sha256"], results["split_sha256"]) != (images.sha256, split.sha256):
+        raise RunError(f"{run.folder} was trained on images that its source holds no more: restore them, or repeat it")
 
 
 def unpretrained(recipe: Recipe) -> Recipe:
-    """The control of `recipe`: the same encoder and classifier, every layer trained from random weights."""
+    """The control of `recipe`: the same encoder and classifier, every layer trained from random weights.
+
+    Raises:
+        RecipeError: it pretrains nothing itself.
+    """
+    if not (recipe.pretrain.max_epochs or recipe.pretrain.encoder_from) or not recipe.classify.max_epochs:
+        raise RecipeError(f"{recipe.name} has no pretraining and classifying both, so it has no control: name another")
     none = {"max_epochs": 0, "encoder_from": "", "encoder_until": ""}
     alone = {"freeze": "", "reconstruction_weight": 0.0}
     return recipe.model_copy(

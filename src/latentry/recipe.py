@@ -45,8 +45,8 @@ class Data(Section):
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the draw and of the split; kept apart from the run's seed so that seeds share a split."""
     labels: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of each class's training labels that the classifier may use, drawn by the run's seed; the autoencoder
-    sees every training image. An epoch keeps its length: the labelled images come round more often."""
+    """Share of each class's training labels that stage 2 may use, drawn by the run's seed; pretraining sees every
+    training image. An epoch keeps its length: the labelled images come round more often."""
 
 
 class Augment(Section):
@@ -198,6 +198,8 @@ class Recipe(Section):
                 "pretrain.encoder_from brings a pretrained encoder, and pretrain.max_epochs = "
                 f"{self.pretrain.max_epochs} would pretrain another: set max_epochs to 0 or leave encoder_from out"
             )
+        if self.pretrain.encoder_until and not self.pretrain.encoder_from:
+            raise ValueError("pretrain.encoder_until says how much of pretrain.encoder_from is copied: set that too")
         if self.model.autoencoder == "identity" and (
             self.pretrain.max_epochs or self.pretrain.encoder_from or self.classify.reconstruction_weight
         ):

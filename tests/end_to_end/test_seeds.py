@@ -69,10 +69,17 @@ def test_the_script_runs_what_is_left_and_packs_it(toy_folder, tmp_path):
     command = [sys.executable, SCRIPT, "all.tar.gz", "--parallel", "2", "--only", "seed2-pretrained", *cuts]
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-        assert done.stdout.splitlines()[-1] == "packed: all.tar.gz"
-        assert sorted(done.stdout.splitlines()[:-1]) == [f"seed2-pretrained-seed-{seed}: done" for seed in range(5)]
+        lines = done.stdout.splitlines()
+        assert sorted(lines[:5]) == [f"seed2-pretrained-seed-{seed}: done" for seed in range(5)]
+        assert "5 pairs" in done.stdout  # the verdict on pretraining
+        assert "packed: all.tar.gz" in lines
     with tarfile.open(tmp_path / "all.tar.gz") as archive:
-        assert len(archive.getnames()) == 5 * 3
-        assert "seed2-pretrained-seed-4/results.json" in archive.getnames()
+        names = archive.getnames()
+    assert len(names) == 5 * 2 * 3 + 1
+    assert {"seed2-pretrained-seed-4/results.json", "seed2-pretrained-seed-4/control/results.json"} < set(names)
     log = (tmp_path / "runs" / "seed2-pretrained-seed-0.log").read_text()
-    assert log.count("classify epoch 1/1") == 1
+    assert log.count("pretrain epoch 1/1") == 1
+    other = [*command, "--set", "classify.max_epochs=2"]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "seed2-pretrained-seed-0 was trained with other settings: choose another --runs" in refused.stderr

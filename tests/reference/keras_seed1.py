@@ -5,7 +5,7 @@ Keras is no dependency of latentry. In an environment of its own:
     pip install keras==3.15.1 torch
     KERAS_BACKEND=torch python tests/reference/keras_seed1.py
 
-The test reads `random_layers` and `losses` from here, so that both sides are filled from the same generator.
+The test takes weights, inputs, gradients and losses from here, so that both sides are filled from the same generator.
 """
 
 from collections.abc import Iterator

@@ -161,6 +161,13 @@ def test_seed1_recipes_have_the_published_settings(name):
     assert recipe.model.autoencoder == ("identity" if name == "seed1-cnn" else "seed1")
 
 
+def test_the_corrected_autoencoder_differs_in_its_target_alone():
+    published, corrected = load_recipe("seed1-ae-augmented"), load_recipe("seed1-ae-augmented-both")
+    assert corrected.pretrain == published.pretrain.model_copy(update={"target": "transformed"})
+    for section in ("data", "batches", "model", "classify", "evaluate"):
+        assert getattr(corrected, section) == getattr(published, section)
+
+
 def test_seed2_answers_as_its_published_layers():
     encoder = [nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 16, 5, padding=2)]
     classifier = [nn.Conv2d(16, 32, 3), nn.Conv2d(32, 64, 3)]

@@ -1,12 +1,18 @@
 """Comparisons: equal cost, the same pairs, one verdict, and no run twice."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 
+from latentry.data import load_train
+from latentry.data.imageset import ImageSet
+from latentry.data.split import make_split
 from latentry.errors import RecipeError, RunError
 from latentry.evaluation.evaluate import evaluate
-from latentry.pipeline import resume, train, unpretrained
+from latentry.pipeline import check_same_images, resume, train, unpretrained
 from latentry.recipe import load_recipe
 from latentry.report.comparison import write_comparison
 from latentry.report.page import write_report
@@ -21,6 +27,7 @@ SETTINGS = {
     "pretrain.batch_size": 32,
     "classify.max_epochs": 2,
     "classify.batch_size": 32,
+    "classify.learning_rate": 4e-4,
     "precision": "fp32",
 }
 
@@ -82,6 +89,11 @@ def test_done_runs_are_not_run_again_and_others_not_overwritten(finished, toy_fo
     assert again == content
     with pytest.raises(RunError, match=r"quick-0-labels-0\.1 was trained with other settings: choose another --out"):
         compare.compare_recipes(quick(toy_folder, **{"classify.learning_rate": 1e-4}), None, folder, **arguments)
+    recipe = Run.open(folder / "runs" / "quick-0").recipe()
+    images = load_train(recipe.data)
+    fewer = ImageSet(images.images[1:], images.labels[1:], images.class_names)
+    with pytest.raises(RunError, match=r"quick-0 was trained on images that its source holds no more"):
+        check_same_images(Run.open(folder / "runs" / "quick-0"), fewer, make_split(fewer, recipe.data))
 
 
 def test_a_stopped_comparison_continues_to_the_same_numbers(finished, toy_folder):
@@ -103,10 +115,28 @@ def test_finished_runs_are_paired_by_seed(finished):
     runs = folder / "runs"
     again = compare.compare_runs(f"{runs}/quick-?", f"{runs}/quick-control-?", test=False)
     assert again["budget"] == "as run"
-    for key in ("difference", "interval", "mcnemar_p", "per_class", "verdict"):
+    for key in ("difference", "interval", "mcnemar_p", "per_class", "cost"):
         assert again[key] == content[key]
-    with pytest.raises(RunError, match=r"quick-1 \(seed 1\) has no partner of its seed and split"):
-        compare.compare_runs(f"{runs}/quick-?", f"{runs}/quick-control-0", test=False)
+    for left, right, words in (
+        (
+            "quick-?",
+            "quick-control-0",
+            r"quick-1 \(seed 1\) has no partner of its seed, data and split in .*quick-control-0",
+        ),
+        ("quick-control-0", "quick-?", r"quick-1 \(seed 1\) has no partner"),
+        ("quick-*", "quick-control-?", r"names runs of several recipes or shares of the labels: narrow it to one"),
+    ):
+        with pytest.raises(RunError, match=words):
+            compare.compare_runs(f"{runs}/{left}", f"{runs}/{right}", test=False)
+    copied = runs.parent / "copy" / "quick-9"
+    shutil.copytree(runs / "quick-0", copied)
+    shutil.copytree(runs / "quick-0", copied.with_name("quick-8"))
+    with pytest.raises(RunError, match=r"quick-8 and .*quick-9 have the same seed and split: narrow"):
+        compare.compare_runs(f"{copied.parent}/quick-?", f"{runs}/quick-control-0", test=False)
+    results = json.loads((copied / "results.json").read_text())
+    (copied / "results.json").write_text(json.dumps(results | {"dataset_sha256": "0"}))
+    with pytest.raises(RunError, match=r"quick-9 \(seed 0\) has no partner of its seed, data and split"):
+        compare.compare_runs(str(copied), f"{runs}/quick-control-0", test=False)
     one = compare.compare_runs(f"{runs}/quick-0", f"{runs}/quick-control-0", test=False)
     assert one["interval"] is None
     assert one["verdict"].startswith("Not judged: one pair")
@@ -133,6 +163,8 @@ def test_what_cannot_be_compared_is_refused(toy_folder, tmp_path):
         assert not (tmp_path / "out").exists()
 
     refused(recipe, recipe, r"both recipes are called 'quick'")
+    refused(load_recipe("seed1-cnn"), None, r"seed1-cnn has no pretraining and classifying both, so it has no control")
+    refused(quick(toy_folder, **{"data.labels": 0.1}), None, r"sets data\.labels = 0\.1 .*: use --labels and --seeds")
     other = unpretrained(recipe)
     moved = other.model_copy(update={"data": other.data.model_copy(update={"fold": 1})})
     refused(recipe, moved, r"quick and quick-control differ in data\.fold, so they share no split")
@@ -158,3 +190,30 @@ def test_a_control_is_trained_beside_its_run_and_goes_into_its_report(toy_folder
     resume(run.folder)
     assert run.control.results()["test"] is None
     assert "Against its control" not in write_report(run).read_text()
+
+
+def test_a_users_commands(finished, toy_folder, tmp_path):
+    _, folder = finished
+    runs = folder / "runs"
+
+    def latentry(*arguments):
+        command = [sys.executable, "-m", "latentry", "compare", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    done = latentry(f"{runs}/quick-?", f"{runs}/quick-control-?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("report: comparisons/quick-quick-control/index.html\n")
+    assert json.loads((tmp_path / "comparisons" / "quick-quick-control" / "comparison.json").read_text())["budget"]
+    for arguments, words in (
+        ([runs / "quick-0"], f"{runs}/quick-0 is a finished run and {runs}/quick-0/control is not: name two runs"),
+        ([runs / "quick-0", "quick"], "is a finished run and quick is not: name two runs, or two recipes"),
+        (["."], "no recipe called '.'"),
+        (["x**", "y"], "no recipe called 'x**'"),
+        ([f"{runs}/quick-0", f"{runs}/quick-control-0", "--seeds", "3"], "give only --test, --out and --json beside"),
+        (["quick", "--labels", "0,1"], "--labels '0,1' is not a list of shares above 0 and up to 1"),
+    ):
+        refused = latentry(*arguments)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.startswith("latentry: ")
+        assert words in refused.stderr
+        assert refused.stderr.count("\n") == 1

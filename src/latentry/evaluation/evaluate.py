@@ -114,15 +114,18 @@ def save_predictions(run: Run, arrays: dict[str, np.ndarray]) -> None:
     files.write_bytes(run.predictions_file, buffer.getvalue())
 
 
-def load_predictions(run: Run) -> dict[str, np.ndarray]:
-    """The arrays of `predictions.npz`.
+def load_predictions(run: Run, part: str = "") -> dict[str, np.ndarray]:
+    """The arrays of `predictions.npz`; with `part` ("validation" or "test") its logits, labels and indices alone.
 
     Raises:
         RunError: it is missing or damaged.
     """
     try:
         with np.load(run.predictions_file, allow_pickle=False) as content:
-            return dict(content)
+            if not part:
+                return dict(content)
+            names = [f"{part}_{name}" for name in ("logits", "labels", "indices")]
+            return {name: content[name] for name in names if name in content}
     except Exception:  # noqa: BLE001 - zipfile, zlib and NumPy raise half a dozen kinds on a damaged file
         raise RunError(f"{run.predictions_file} is missing or damaged: restore it or train again") from None
 
@@ -133,7 +136,7 @@ def pair_of(first: Run, second: Run, part: str) -> Pair:
     Raises:
         RunError: a file is damaged, or the two were asked about other images.
     """
-    asked = [load_predictions(run) for run in (first, second)]
+    asked = [load_predictions(run, part) for run in (first, second)]
     try:
         same = all(
             np.array_equal(asked[0][f"{part}_{name}"], asked[1][f"{part}_{name}"]) for name in ("indices", "labels")
@@ -155,7 +158,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         DataError: the data is missing, or has no test images.
     """
     results, recipe = run.results(), run.recipe()
-    if recipe.control:
+    if recipe.control and run.control.results_file.exists():
         evaluate(run.control)
     if results["test"] is not None:
         return results

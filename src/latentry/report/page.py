@@ -56,6 +56,7 @@ def _write_report(run: Run) -> Path:
         "charts": {name: [figures.data_uri(png) for png in chart] for name, chart in charts.items()},
         "samples": _samples(results, predictions),
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
+        "labels": run.recipe().data.labels,
         "minutes": sum(results["seconds"].values()) / 60,
         "network": results["network"],
         "control": against_control(run),

@@ -1,8 +1,6 @@
 """Is one way of training better than another? Pairs of runs by seed, at equal cost, with intervals and a verdict."""
 
-import contextlib
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,26 +8,28 @@ import numpy as np
 
 from latentry import files
 from latentry.data import check_test, load_train
-from latentry.data.split import make_split
-from latentry.errors import Interrupted, RecipeError, RunError
+from latentry.data.imageset import ImageSet
+from latentry.data.split import Split, make_split
+from latentry.errors import RecipeError, RunError, continued_with
 from latentry.evaluation.evaluate import evaluate, pair_of
 from latentry.evaluation.paired import compared, interval
-from latentry.pipeline import at_cost, resolved, resume, train, unpretrained
+from latentry.pipeline import (
+    at_cost,
+    borrowed_temperature,
+    check_same_images,
+    resolved,
+    resume,
+    train,
+    unpretrained,
+)
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.training.job import Job
 
+Pair = tuple[Run, Run]
 Budget = Literal["flops", "epochs", "as run"]
 COST_TOLERANCE = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """The pairs of runs, by seed, that were given this share of the labels."""
-
-    labels: float
-    pairs: list[tuple[Run, Run]]
 
 
 def compare_recipes(
@@ -53,45 +53,40 @@ def compare_recipes(
     recipes = matched(first, second or unpretrained(first), budget)
     part = _part(recipes, test=test)
     if test:
-        for recipe in recipes:
-            check_test(recipe.data)
-    shares = []
-    with _stopped_comparisons_continue():
-        for fraction in sorted(labels):
-            pairs = []
-            for seed in range(num_seeds):
-                left, right = (_obtained(_varied(recipe, seed, fraction), folder / "runs") for recipe in recipes)
-                pairs.append((left, right))
-            shares.append(Share(fraction, pairs))
+        check_test(first.data)
+    planned = [
+        [tuple(_varied(recipe, seed, share) for recipe in recipes) for seed in range(num_seeds)]
+        for share in sorted(set(labels))
+    ]
+    images = load_train(first.data)
+    split = make_split(images, first.data)
+    for recipe in (recipe for pairs in planned for pair in pairs for recipe in pair):
+        _check_reusable(recipe, _place(recipe, folder), images, split)
+    with continued_with("the same command"):
+        shares = [[(_obtained(left, folder), _obtained(right, folder)) for left, right in pairs] for pairs in planned]
         if part == "test":
-            for run in (run for share in shares for pair in share.pairs for run in pair):
+            for run in (run for pairs in shares for pair in pairs for run in pair):
                 evaluate(run)
-    return result(shares, part, budget, (recipes[0].name, recipes[1].name))
+    return result(shares, part, budget)
 
 
 def compare_runs(first: str, second: str, *, test: bool) -> dict[str, Any]:
-    """Compares finished runs: each of the two is a run's folder, or a pattern of several, paired by seed.
+    """Compares finished runs: each of the two is a run's folder, or a pattern of several, paired by seed and split.
 
     Raises:
-        RunError: a run is unfinished, has no partner of the same seed and split, or has no predictions to compare.
+        RunError: a run is unfinished, or they can't be paired one to one.
     """
-    sides = [[Run.open(folder) for folder in folders_of(pattern)] for pattern in (first, second)]
-    partners: dict[tuple[int, str], Run] = {}
-    for run in sides[1]:
-        partners[_key(run)] = run
-    if len(partners) < len(sides[1]):
-        raise RunError(f"{second}: two of its runs have the same seed and split, and one is wanted: name the others")
-    pairs = []
-    for run in sides[0]:
-        if _key(run) not in partners:
-            raise RunError(f"{run.folder} (seed {_key(run)[0]}) has no partner of its seed and split among {second}")
-        pairs.append((run, partners[_key(run)]))
-    names = (pairs[0][0].results()["recipe"], pairs[0][1].results()["recipe"])
+    left, right = _by_key(first), _by_key(second)
+    for runs, others, pattern in ((left, right, second), (right, left, first)):
+        for key, run in runs.items():
+            if key not in others:
+                raise RunError(f"{run.folder} (seed {key[0]}) has no partner of its seed, data and split in {pattern}")
+    pairs = [(run, right[key]) for key, run in sorted(left.items(), key=lambda item: item[0][0])]
     part = _part([run.recipe() for pair in pairs for run in pair], test=test)
     if part == "test":
         for run in (run for pair in pairs for run in pair):
             evaluate(run)
-    return result([Share(1.0, pairs)], part, "as run", names)
+    return result([pairs], part, "as run")
 
 
 def matched(first: Recipe, second: Recipe, budget: Budget) -> tuple[Recipe, Recipe]:
@@ -112,6 +107,12 @@ def matched(first: Recipe, second: Recipe, budget: Budget) -> tuple[Recipe, Reci
     for recipe in (first, second):
         if not recipe.classify.max_epochs:
             raise RecipeError(f"{recipe.name} trains no classifier, so there is nothing to compare: name another")
+        if recipe.data.labels != 1 or recipe.seed:
+            raise RecipeError(
+                f"{recipe.name} sets data.labels = {recipe.data.labels:g} and seed = {recipe.seed}, which a comparison "
+                "chooses: use --labels and --seeds instead"
+            )
+        borrowed_temperature(recipe)
     images = load_train(first.data)
     split = make_split(images, first.data)
     jobs = [Job(recipe, images, split) for recipe in (first, second)]
@@ -124,27 +125,10 @@ def matched(first: Recipe, second: Recipe, budget: Budget) -> tuple[Recipe, Reci
     return first, second
 
 
-def result(shares: list[Share], part: str, budget: Budget, names: tuple[str, str]) -> dict[str, Any]:
-    """What `comparison.json` holds; its top level is about the largest share of the labels."""
-    by_share = [_compared(share, part, names) for share in shares]
-    costs = [_cost(name, [pair[side] for pair in shares[-1].pairs]) for side, name in enumerate(names)]
-    low, high = sorted(cost["flops"] for cost in costs)
-    note = ""
-    if high > (1 + COST_TOLERANCE) * low:
-        spent = ", ".join(f"{cost['name']} {cost['flops'] / 1e15:.3g} PFLOP" for cost in costs)
-        note = f"The runs did not cost the same: {spent}."
-        if budget == "flops":
-            note += " They were planned alike, to the nearest whole epoch; early stopping may have ended one sooner."
-        else:
-            note += " This comparison is descriptive: what is better may just have been given more."
-    return by_share[-1] | {
-        "names": list(names),
-        "part": part,
-        "budget": budget,
-        "budget_note": note,
-        "cost": costs,
-        "labels": by_share,
-    }
+def result(shares: list[list[Pair]], part: str, budget: Budget) -> dict[str, Any]:
+    """What `comparison.json` holds, of pairs by share of the labels; its top level is about the largest share."""
+    by_share = [_compared(pairs, part, budget) for pairs in shares]
+    return by_share[-1] | {"part": part, "budget": budget, "labels": by_share}
 
 
 def save(content: dict[str, Any], folder: Path) -> None:
@@ -153,40 +137,48 @@ def save(content: dict[str, Any], folder: Path) -> None:
 
 
 def folders_of(pattern: str) -> list[Path]:
-    """The run folders that a path, or a pattern such as `runs/quick-*`, names, sorted; none for a recipe's name."""
+    """The run folders that a path, or a pattern such as `runs/quick-?`, names, sorted; none for a recipe's name."""
     path = Path(pattern)
-    return sorted(folder for folder in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if folder.is_dir())
+    if path.is_dir():
+        return [path] if (path / "recipe.toml").exists() else []
+    try:
+        found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        return sorted(folder for folder in found if (folder / "recipe.toml").exists())
+    except ValueError:
+        return []
 
 
 def _varied(recipe: Recipe, seed: int, labels: float) -> Recipe:
     data = recipe.data.model_copy(update={"labels": labels})
-    return recipe.model_copy(update={"seed": seed, "data": data})
+    return recipe.model_copy(update={"seed": seed, "data": data, "control": False})
 
 
-def _obtained(recipe: Recipe, parent: Path) -> Run:
-    """The finished run of `recipe` under `parent`: as it is there, continued, or trained."""
+def _place(recipe: Recipe, folder: Path) -> Path:
     suffix = "" if recipe.data.labels == 1 else f"-labels-{recipe.data.labels:g}"
-    folder = parent / f"{recipe.name}-{recipe.seed}{suffix}"
-    if not (folder / "recipe.toml").exists():
-        console.print(f"{folder.name}: training", soft_wrap=True)
-        return train(recipe, folder)
-    run = Run.open(folder)
+    return folder / "runs" / f"{recipe.name}-{recipe.seed}{suffix}"
+
+
+def _check_reusable(recipe: Recipe, place: Path, images: ImageSet, split: Split) -> None:
+    if not (place / "recipe.toml").exists():
+        Run.check_free(place)
+        return
+    run = Run.open(place)
     if run.recipe() != recipe:
-        raise RunError(f"{folder} was trained with other settings: choose another --out, or remove it to repeat it")
-    console.print(f"{folder.name}: {'done' if run.results_file.exists() else 'continuing'}", soft_wrap=True)
-    return resume(folder)
+        raise RunError(f"{place} was trained with other settings: choose another --out, or remove it to repeat it")
+    if run.results_file.exists():
+        check_same_images(run, images, split)
 
 
-@contextlib.contextmanager
-def _stopped_comparisons_continue() -> Iterator[None]:
-    try:
-        yield
-    except Interrupted as stopped:
-        reason = str(stopped).partition(";")[0]
-        raise Interrupted(f"{reason}; the same command continues the comparison") from None
+def _obtained(recipe: Recipe, folder: Path) -> Run:
+    """The finished run of `recipe`: as it is there, continued, or trained."""
+    place = _place(recipe, folder)
+    run = Run(place)
+    state = "done" if run.results_file.exists() else "continuing" if run.recipe_file.exists() else "training"
+    console.print(f"{place.name}: {state}", soft_wrap=True)
+    return train(recipe, place) if state == "training" else resume(place)
 
 
-def _part(recipes: tuple[Recipe, ...] | list[Recipe], *, test: bool) -> str:
+def _part(recipes: Iterable[Recipe], *, test: bool) -> str:
     for recipe in recipes:
         if not test and recipe.data.standing == "all-train":
             raise RecipeError(
@@ -196,19 +188,33 @@ def _part(recipes: tuple[Recipe, ...] | list[Recipe], *, test: bool) -> str:
     return "test" if test else "validation"
 
 
-def _key(run: Run) -> tuple[int, str]:
-    results = run.results()
-    if not results["trained_classifier"]:
-        raise RunError(f"{run.folder} trained no classifier, so there is nothing to compare: name another run")
-    return int(results["seed"]), str(results["split_sha256"])
+def _by_key(pattern: str) -> dict[tuple[int, str, str], Run]:
+    """The finished runs of one side, by what their partners must share."""
+    runs: dict[tuple[int, str, str], Run] = {}
+    kinds = set()
+    for folder in folders_of(pattern):
+        run = Run.open(folder)
+        results, recipe = run.results(), run.recipe()
+        if not results["trained_classifier"]:
+            raise RunError(f"{run.folder} trained no classifier, so there is nothing to compare: name another run")
+        kinds.add((recipe.name, recipe.data.labels))
+        if len(kinds) > 1:
+            raise RunError(f"{pattern} names runs of several recipes or shares of the labels: narrow it to one")
+        key = (results["seed"], results["dataset_sha256"], results["split_sha256"])
+        if key in runs:
+            raise RunError(f"{runs[key].folder} and {folder} have the same seed and split: narrow {pattern} to one")
+        runs[key] = run
+    return runs
 
 
-def _compared(share: Share, part: str, names: tuple[str, str]) -> dict[str, Any]:
-    class_names = tuple(share.pairs[0][0].results()["train_images"])
-    content = compared([pair_of(*pair, part) for pair in share.pairs], class_names, names)
+def _compared(pairs: list[Pair], part: str, budget: Budget) -> dict[str, Any]:
+    results = [[run.results() for run in side] for side in zip(*pairs, strict=True)]
+    names = (results[0][0]["recipe"], results[1][0]["recipe"])
+    class_names = tuple(results[0][0]["train_images"])
+    content = compared([pair_of(*pair, part) for pair in pairs], class_names, names)
     sides = []
     for side, name in enumerate(names):
-        accuracies = [pair[side].results()[part]["accuracy"] for pair in share.pairs]
+        accuracies = [one[part]["accuracy"] for one in results[side]]
         sides.append(
             {
                 "name": name,
@@ -217,8 +223,33 @@ def _compared(share: Share, part: str, names: tuple[str, str]) -> dict[str, Any]
                 "accuracy_interval": interval(accuracies),
             }
         )
-    seeds = [pair[0].results()["seed"] for pair in share.pairs]
-    return {"share": share.labels, "seeds": seeds, "sides": sides} | content
+    cost = [_cost(name, [pair[side] for pair in pairs]) for side, name in enumerate(names)]
+    notes = _notes(pairs, cost, budget)
+    return (
+        {"share": pairs[0][0].recipe().data.labels, "names": list(names), "seeds": [one["seed"] for one in results[0]]}
+        | {"sides": sides, "cost": cost, "notes": notes}
+        | content
+        | {"verdict": " ".join([content["verdict"], *notes])}
+    )
+
+
+def _notes(pairs: list[Pair], cost: list[dict[str, Any]], budget: Budget) -> list[str]:
+    """What a reader of the verdict must know besides."""
+    notes = []
+    low, high = sorted(side["flops"] for side in cost)
+    if high > (1 + COST_TOLERANCE) * low:
+        spent = " and ".join(f"{side['name']} {side['flops'] / 1e15:.3g} PFLOP" for side in cost)
+        if budget == "flops":
+            why = "planned alike, to the nearest whole epoch; early stopping may have ended one sooner"
+        else:
+            why = "what is better may just have been given more"
+        notes.append(f"Descriptive: they did not cost the same, {spent} ({why}).")
+    lenders = [{run.recipe().pretrain.encoder_from for run in side} for side in zip(*pairs, strict=True)]
+    if len(pairs) > 1 and any(len(side) == 1 and side != {""} for side in lenders):
+        notes.append(
+            "All seeds read one pretrained encoder, so the interval covers what follows pretraining, not pretraining."
+        )
+    return notes
 
 
 def _cost(name: str, runs: list[Run]) -> dict[str, Any]:
