@@ -1,6 +1,7 @@
 """Numbers in README and docs/results.md are those of the committed results."""
 
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -72,3 +73,29 @@ def test_differences_and_recalls_by_class_are_those_of_the_runs():
         assert (
             f"| {row['name']} | {quick[0]['train_images'][row['name']]:,} | {means[0]:.1f} | {means[1]:.1f} |" in table
         )
+
+
+def test_every_committed_result_stands_in_a_row_with_its_numbers():
+    table = (ROOT / "docs" / "results.md").read_text()
+    linked = re.findall(r"^\|(.*)\[json\]\(results/([\w.-]+)\.json\) \|$", table, re.MULTILINE)
+    assert sorted(name for _, name in linked) == sorted(
+        path.stem for path in RESULTS.glob("*.json") if not path.stem.startswith(("compare-", "published-"))
+    )
+    for row, name in linked:
+        results = json.loads((RESULTS / f"{name}.json").read_text())
+        assert f"| `{results['recipe']}` |" in f"|{row}"
+        test = results["test"]
+        if test["accuracy"] is not None:
+            assert f"| {100 * test['accuracy']:.2f} |" in row
+        else:
+            assert f"| {test['psnr']:.2f} | {test['ssim']:.3f} |" in row
+
+
+def test_comparisons_say_what_was_measured():
+    table = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    for path in RESULTS.glob("compare-*.json"):
+        content = json.loads(path.read_text())
+        assert f"[json](results/{path.name})" in table
+        assert content["part"] == "test"
+        low, high = (100 * bound for bound in content["interval"])
+        assert f"{100 * content['difference']:+.2f} ({low:+.2f} to {high:+.2f})" in table
