@@ -23,8 +23,6 @@ from latentry.pipeline import resolved
 from latentry.recipe import Recipe, load_recipe, parse_setting
 from latentry.run import Run
 
-NUM_FOLDS = 5
-NUM_SEEDS = 5
 KEPT = ("recipe.toml", "metrics.csv", "results.json")
 FOLDED = {
     "seed1-ae": "",
@@ -87,7 +85,7 @@ def setting(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def planned(parent: Path, only: list[str], settings: list[str]) -> list[Task]:
+def planned(parent: Path, num_repeats: int, only: list[str], settings: list[str]) -> list[Task]:
     """All tasks, those that others wait for first."""
     common = dict(parse_setting(setting) for setting in settings)
     tasks: dict[str, Task] = {}
@@ -104,13 +102,13 @@ def planned(parent: Path, only: list[str], settings: list[str]) -> list[Task]:
         tasks[f"{name}-{label}"] = Task(parent / f"{name}-{label}", name, changes, after)
 
     for name, lender in FOLDED.items():
-        for fold in range(NUM_FOLDS):
+        for fold in range(num_repeats):
             changes: dict[str, Any] = {"seed": fold, "data.fold": fold}
             if lender:
                 changes["pretrain.encoder_from"] = str(parent / f"{lender}-fold-{fold}")
             add(name, f"fold-{fold}", changes, tasks.get(f"{lender}-fold-{fold}"))
     for name in SEEDED:
-        for seed in range(NUM_SEEDS):
+        for seed in range(num_repeats):
             add(name, f"seed-{seed}", {"seed": seed})
     return list(tasks.values())
 
@@ -133,12 +131,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="the tar.gz to write")
     parser.add_argument("--parallel", type=int, default=6, help="runs side by side")
+    parser.add_argument("--repeats", type=int, choices=range(1, 6), default=5, help="folds of seed 1, seeds of seed 2")
     parser.add_argument("--only", action="append", default=[], help="this recipe alone; repeatable")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="a setting of every run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
-    tasks = planned(options.runs, options.only, options.settings)
+    tasks = planned(options.runs, options.repeats, options.only, options.settings)
     for task in tasks:
         if (task.folder / "recipe.toml").exists() and Run.open(task.folder).recipe() != task.wanted():
             sys.exit(f"{task.folder} was trained with other settings: choose another --runs, or remove it")

@@ -2,11 +2,11 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
 
+from latentry import cli
 from latentry.data import load_train
 from latentry.data.imageset import ImageSet
 from latentry.data.split import make_split
@@ -192,17 +192,20 @@ def test_a_control_is_trained_beside_its_run_and_goes_into_its_report(toy_folder
     assert "Against its control" not in write_report(run).read_text()
 
 
-def test_a_users_commands(finished, toy_folder, tmp_path):
+def test_a_users_commands(finished, tmp_path, monkeypatch, capsys):
     _, folder = finished
     runs = folder / "runs"
+    monkeypatch.chdir(tmp_path)
 
     def latentry(*arguments):
-        command = [sys.executable, "-m", "latentry", "compare", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        monkeypatch.setattr(sys, "argv", ["latentry", "compare", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code or 0, *capsys.readouterr()
 
-    done = latentry(f"{runs}/quick-?", f"{runs}/quick-control-?")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("report: comparisons/quick-quick-control/index.html\n")
+    code, said, _ = latentry(f"{runs}/quick-?", f"{runs}/quick-control-?")
+    assert code == 0
+    assert said.endswith("report: comparisons/quick-quick-control/index.html\n")
     assert json.loads((tmp_path / "comparisons" / "quick-quick-control" / "comparison.json").read_text())["budget"]
     for arguments, words in (
         ([runs / "quick-0"], f"{runs}/quick-0 is a finished run and {runs}/quick-0/control is not: name two runs"),
@@ -212,8 +215,8 @@ def test_a_users_commands(finished, toy_folder, tmp_path):
         ([f"{runs}/quick-0", f"{runs}/quick-control-0", "--seeds", "3"], "give only --test, --out and --json beside"),
         (["quick", "--labels", "0,1"], "--labels '0,1' is not a list of shares above 0 and up to 1"),
     ):
-        refused = latentry(*arguments)
-        assert (refused.returncode, refused.stdout) == (2, "")
-        assert refused.stderr.startswith("latentry: ")
-        assert words in refused.stderr
-        assert refused.stderr.count("\n") == 1
+        code, said, complaint = latentry(*arguments)
+        assert (code, said) == (2, "")
+        assert complaint.startswith("latentry: ")
+        assert words in complaint
+        assert complaint.count("\n") == 1
