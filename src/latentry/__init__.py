@@ -11,6 +11,8 @@ _HOMES = {
     "LatentryError": "latentry.errors",
     "Recipe": "latentry.recipe",
     "Run": "latentry.run",
+    "compare_recipes": "latentry.studies.compare",
+    "compare_runs": "latentry.studies.compare",
     "evaluate": "latentry.evaluation.evaluate",
     "load_model": "latentry.training.checkpoint",
     "load_recipe": "latentry.recipe",
