@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / "build" / "keras"
 PACKAGES = ("tensorflow-cpu==2.21.0", "keras==3.15.1", "scipy")
 BATCH = 128
-STEPS = {"autoencoder": 12, "frozen11": 20, "cnn": 60, "augmentation": 60, "whole": 60}
+STEPS = {"autoencoder": 12, "frozen11": 20, "cnn": 60, "augmentation": 60, "whole": 200}
 TITLES = {
     "autoencoder": "step of system 2 (autoencoder)",
     "frozen11": "step of system 7 (11 layers frozen)",
