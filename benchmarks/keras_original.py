@@ -6,15 +6,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import scipy.ndimage
 from keras import layers
-from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "reference"))
-from keras_seed1 import classify, decode, encode
-
-# Keras calls the function by a name that SciPy has since removed.
-scipy.ndimage.interpolation = scipy.ndimage
+from keras_seed1 import augmentation, classify, decode, encode
 
 BATCH = 128
 NUM_FROZEN = 11
@@ -48,15 +43,7 @@ def main(system: str, num_steps: int) -> float:
     random = np.random.default_rng(0)
     images = random.random((num_steps * BATCH, 32, 32, 3), dtype=np.float32)
     labels = np.eye(10, dtype=np.float32)[random.integers(0, 10, len(images))]
-    augmented = ImageDataGenerator(
-        rotation_range=40,
-        width_shift_range=0.2,
-        height_shift_range=0.2,
-        shear_range=0.2,
-        zoom_range=0.2,
-        horizontal_flip=True,
-        fill_mode="nearest",
-    ).flow(images, labels, batch_size=BATCH)
+    augmented = augmentation().flow(images, labels, batch_size=BATCH)
     if system == "augmentation":
         return best_rate(lambda: [augmented[step] for step in range(num_steps)], len(images))
     model = built("cnn" if system == "whole" else system)

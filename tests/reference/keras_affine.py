@@ -10,24 +10,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import scipy.ndimage
-from keras.src.legacy.preprocessing.image import ImageDataGenerator, apply_affine_transform
-
-# Keras calls the function by a name that SciPy has since removed.
-scipy.ndimage.interpolation = scipy.ndimage
+from keras.src.legacy.preprocessing.image import apply_affine_transform
+from keras_seed1 import augmentation
 
 NUM_IMAGES = 8
 NAMES = ("theta", "tx", "ty", "shear", "zx", "zy", "flip_horizontal")
 
-generator = ImageDataGenerator(
-    rotation_range=40,
-    width_shift_range=0.2,
-    height_shift_range=0.2,
-    shear_range=0.2,
-    zoom_range=0.2,
-    horizontal_flip=True,
-    fill_mode="nearest",
-)
+generator = augmentation()
 random = np.random.default_rng(0)
 images = random.random((NUM_IMAGES, 12, 12, 3), dtype=np.float32)
 drawn = [generator.get_random_transform((12, 12, 3), seed=seed) for seed in range(NUM_IMAGES)]

@@ -109,6 +109,24 @@ def classify(x, convolutions):
     return layers.Dense(10, activation="softmax")(layers.Dense(64, activation="relu")(x))
 
 
+def augmentation():
+    """Seed 1's generator of augmented images."""
+    import scipy.ndimage
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    # Keras calls a function by a name that SciPy has since removed.
+    scipy.ndimage.interpolation = scipy.ndimage
+    return ImageDataGenerator(
+        rotation_range=40,
+        width_shift_range=0.2,
+        height_shift_range=0.2,
+        shear_range=0.2,
+        zoom_range=0.2,
+        horizontal_flip=True,
+        fill_mode="nearest",
+    )
+
+
 def filled(model, seed: int):
     """Fills a model; the inputs of the dense layer after Flatten are reordered from (C, h, w) to (h, w, C)."""
     from keras import layers
