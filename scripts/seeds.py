@@ -59,7 +59,7 @@ class Task:
     changes: dict[str, Any]
     after: "Task | None" = None
     done: threading.Event = dataclasses.field(default_factory=threading.Event)
-    failed: bool = False
+    failed: bool = True
 
     def wanted(self) -> Recipe:
         """The recipe as the run's folder will hold it."""
@@ -67,6 +67,14 @@ class Task:
 
     def run(self) -> None:
         """Trains and evaluates, as far as that isn't done; its words go to a log beside the folder."""
+        try:
+            self.train()
+        finally:
+            self.done.set()
+        print(f"{self.folder.name}: {'stopped, see its log' if self.failed else 'done'}", flush=True)
+
+    def train(self) -> None:
+        """Waits for its turn, then runs the command."""
         if self.after is not None:
             self.after.done.wait()
         settings = [text for key, value in self.changes.items() for text in ("--set", f"{key}={setting(value)}")]
@@ -74,10 +82,7 @@ class Task:
         how = ["--resume", str(self.folder)] if started else [self.recipe, *settings, "--out", str(self.folder)]
         with self.folder.with_suffix(".log").open("a") as log:
             command = [sys.executable, "-m", "latentry", "train", *how, "--test"]
-            code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
-        self.failed = code != 0
-        self.done.set()
-        print(f"{self.folder.name}: {f'stopped with {code}, see its log' if self.failed else 'done'}", flush=True)
+            self.failed = subprocess.run(command, stdout=log, stderr=log, check=False).returncode != 0
 
 
 def setting(value: Any) -> str:

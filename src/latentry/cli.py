@@ -50,6 +50,11 @@ class BudgetName(enum.StrEnum):
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """What typer raises where the words of a command are off."""
 
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable.")
+]
+DataOption = Annotated[str | None, typer.Option(help="cifar10, or a folder with one folder of images a class.")]
+LimitOption = Annotated[list[str] | None, typer.Option(help="Take N images of a class, no more: CLASS=N; repeatable.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results.json instead of text.")]
 
 
@@ -87,13 +92,9 @@ def show_recipes(name: Annotated[str | None, typer.Argument(help="Show this one 
 @app.command("train")
 def train_recipe(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a TOML file; default quick.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="cifar10, or a folder with one folder of images a class.")] = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(help="Take N images of a class, no more: CLASS=N; repeatable.")
-    ] = None,
+    settings: SettingsOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
     standing: Annotated[Standing | None, typer.Option(help="Hold validation images back, or train on all.")] = None,
     test: Annotated[bool, typer.Option("--test", help="Open the test set at the end, once.")] = False,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
@@ -147,13 +148,9 @@ def compare_two(
         BudgetName | None, typer.Option(help="Equal operations in total (default), or each recipe's own epochs.")
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Shares of the labels, as in 0.01,0.1,1; default 1.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting of both: section.key=value; repeatable.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="cifar10, or a folder with one folder of images a class.")] = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(help="Take N images of a class, no more: CLASS=N; repeatable.")
-    ] = None,
+    settings: SettingsOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
     test: Annotated[bool, typer.Option("--test", help="Compare on the test set, opened after the last run.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder; default comparisons/FIRST-SECOND.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print comparison.json instead of text.")] = False,

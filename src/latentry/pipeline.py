@@ -65,21 +65,30 @@ def resume(folder: Path) -> Run:
     recipe = run.recipe()
     if run.results_file.exists():
         run.results()
-        if recipe.control:
-            train_control(run)
-        return run
+    else:
+        continue_stages(run, recipe)
+    if recipe.control:
+        train_control(run)
+    return run
+
+
+def continue_stages(run: Run, recipe: Recipe) -> None:
+    """Runs what is left of an unfinished run.
+
+    Raises:
+        RunError: the images are no longer those that it began with.
+    """
     images = load_train(recipe.data)
     split = make_split(images, recipe.data)
     if run.split_file.exists():
         stored = files.read_json(run.split_file)
         if Split.from_json(stored).sha256 != split.sha256 or stored.get("dataset_sha256") != images.sha256:
-            raise RunError(f"the images of {recipe.data.source} are not those that {folder} began with: restore them")
+            raise RunError(
+                f"the images of {recipe.data.source} are not those that {run.folder} began with: restore them"
+            )
     else:
         files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
     finish(Job(recipe, images, split), run, borrowed_temperature(recipe))
-    if recipe.control:
-        train_control(run)
-    return run
 
 
 def train_control(run: Run) -> Run:

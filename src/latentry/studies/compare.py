@@ -50,7 +50,9 @@ def compare_recipes(
     Raises:
         LatentryError: of whichever kind tells what to mend, before anything is trained where that can be.
     """
-    recipes = matched(first, second or unpretrained(first), budget)
+    images = load_train(first.data)
+    split = make_split(images, first.data)
+    recipes = matched(first, second or unpretrained(first), images, split, budget)
     part = _part(recipes, test=test)
     if test:
         check_test(first.data)
@@ -58,8 +60,6 @@ def compare_recipes(
         [tuple(_varied(recipe, seed, share) for recipe in recipes) for seed in range(num_seeds)]
         for share in sorted(set(labels))
     ]
-    images = load_train(first.data)
-    split = make_split(images, first.data)
     for recipe in (recipe for pairs in planned for pair in pairs for recipe in pair):
         _check_reusable(recipe, _place(recipe, folder), images, split)
     with continued_with("the same command"):
@@ -89,7 +89,7 @@ def compare_runs(first: str, second: str, *, test: bool) -> dict[str, Any]:
     return result([pairs], part, "as run")
 
 
-def matched(first: Recipe, second: Recipe, budget: Budget) -> tuple[Recipe, Recipe]:
+def matched(first: Recipe, second: Recipe, images: ImageSet, split: Split, budget: Budget) -> tuple[Recipe, Recipe]:
     """Both recipes as they will be trained, resolved, the cheaper one longer where the budget is "flops".
 
     Raises:
@@ -113,8 +113,6 @@ def matched(first: Recipe, second: Recipe, budget: Budget) -> tuple[Recipe, Reci
                 "chooses: use --labels and --seeds instead"
             )
         borrowed_temperature(recipe)
-    images = load_train(first.data)
-    split = make_split(images, first.data)
     jobs = [Job(recipe, images, split) for recipe in (first, second)]
     if budget == "flops":
         totals = [sum(job.planned_flops().values()) for job in jobs]

@@ -122,15 +122,14 @@ class Job:
 
     def planned_flops(self) -> dict[str, int]:
         """Operations of each stage if every epoch of the recipe is trained; a lender's pretraining counts."""
-        flops = {name: getattr(self.recipe, name).max_epochs * self.epoch_flops(name) for name in STAGES}
+        epochs = {name: getattr(self.recipe, name).max_epochs for name in STAGES}
+        flops = {name: count * self.epoch_flops(name) if count else 0 for name, count in epochs.items()}
         if self.lender is not None:
             flops["pretrain"] = self.lender.results()["flops"]["pretrain"]
         return flops
 
     def epoch_flops(self, name: str) -> int:
         """Operations of one epoch of "pretrain" or "classify"."""
-        if self.recipe.model.autoencoder == "identity" and name == "pretrain":
-            return 0
         loader = self.loader(name)
         module = self.stage(name, self.network(), num_steps=1)
         return len(loader) * loader.batch_size * training_flops_per_image(module, self.image_size)
