@@ -1,4 +1,4 @@
-"""Whether one way of training beats another, from pairs of runs that share split, batch order and images asked."""
+"""Whether one way of training beats another, from pairs of runs of one seed and split, asked the same images."""
 
 import dataclasses
 from typing import Any
