@@ -12,7 +12,10 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-LIGHT = ("--set", "pretrain.max_epochs=3", "--set", "classify.max_epochs=7", "--set", "classify.batch_size=24")
+LIGHT = (
+    *("--set", "pretrain.max_epochs=3", "--set", "classify.max_epochs=7", "--set", "classify.batch_size=24"),
+    *("--standing", "all-train"),
+)
 # Dropout, a plateau that cuts, early stopping and a frozen part: all that keeps state between epochs.
 STATEFUL = (
     *("--set", "model.autoencoder=seed1", "--set", "model.classifier=dense", "--set", "data.image_size=16"),
@@ -65,10 +68,13 @@ def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_pat
     reference, arguments = whole
     run = tmp_path / "run"
     process = start(*arguments, "--out", str(run))
-    for sent, num_epochs in ((signal.SIGKILL, 1), (signal.SIGKILL, 4), (signal.SIGINT, 5)):
+    stops = ((signal.SIGKILL, 1), (signal.SIGKILL, 5), (signal.SIGINT, 7))
+    num_trained = 0
+    for sent, num_epochs in stops:
         wait_for_epochs(process, run, num_epochs)
         process.send_signal(sent)
         _, errors = process.communicate(timeout=60)
+        num_trained += errors.count(" epoch ")
         assert not (run / "results.json").exists()
         if sent == signal.SIGINT:
             assert process.returncode == 130
@@ -80,6 +86,9 @@ def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_pat
     assert process.returncode == 0, errors
     assert weights(run) == weights(reference)
     assert epochs(run) == epochs(reference)
+    # Each stop costs no more than the epoch that it fell into.
+    num_trained += errors.count(" epoch ")
+    assert num_trained <= len(epochs(reference)) - 1 + len(stops)
 
 
 def test_a_run_killed_after_its_last_epoch_adds_none(whole, tmp_path):

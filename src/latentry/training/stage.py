@@ -176,19 +176,19 @@ def _trainer(
 ) -> lightning.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     settings = module.settings
-    callbacks: list[Callback] = [
-        epoch_log,
-        EpochProgress(module.name, settings.max_epochs),
-        ModelCheckpoint(
-            dirpath=run.checkpoints(module.name),
-            filename="best",
-            monitor="validation_loss" if validates else None,
-            save_last=True,
-            save_top_k=1 if validates else 0,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
-    ]
+    callbacks: list[Callback] = [epoch_log, EpochProgress(module.name, settings.max_epochs)]
+    # The last in order is written last, so that it knows what the best was.
+    for name, monitor in (("best", "validation_loss"), ("last", None)):
+        if validates or monitor is None:
+            callbacks.append(
+                ModelCheckpoint(
+                    dirpath=run.checkpoints(module.name),
+                    filename=name,
+                    monitor=monitor,
+                    save_on_train_epoch_end=True,
+                    enable_version_counter=False,
+                )
+            )
     if settings.early_stopping_patience and validates:
         callbacks.append(Stopping("validation_loss", patience=settings.early_stopping_patience, check_finite=False))
     return lightning.Trainer(
