@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import time
 from typing import Any
 
@@ -20,6 +19,7 @@ from latentry.models.network import AutoencoderClassifier
 from latentry.run import Run
 from latentry.runtime import Precision, resolve_device, resolve_precision
 from latentry.training.checkpoint import load_model
+from latentry.training.losses import psnr
 
 NUM_MISTAKES = 12
 
@@ -59,7 +59,7 @@ def measure(
         start += len(originals)
         logits.append(output.logits.numpy())
         latents.append(output.latent.half().numpy())
-        psnrs.append(metrics.psnr(output.reconstruction, originals))
+        psnrs.append(psnr(output.reconstruction, originals))
         ssims.append(metrics.ssim(output.reconstruction, originals))
     all_logits = np.concatenate(logits)
     shown = example_positions(all_logits, labels)
@@ -109,9 +109,8 @@ def scores(measured: Measured, class_names: tuple[str, ...], results: dict[str, 
 def save_predictions(run: Run, arrays: dict[str, np.ndarray]) -> None:
     """Adds `arrays` to `predictions.npz`."""
     content = load_predictions(run) if run.predictions_file.exists() else {}
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **(content | arrays))
-    files.write_bytes(run.predictions_file, buffer.getvalue())
+    with files.replacing(run.predictions_file) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **(content | arrays))
 
 
 def load_predictions(run: Run, part: str = "") -> dict[str, np.ndarray]:
@@ -170,7 +169,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             f"{', '.join(config.class_names)}: restore the folder"
         )
     started = time.perf_counter()
-    device = resolve_device("auto")
+    device = resolve_device("cpu" if recipe.device == "cpu" else "auto")
     measured = measure(
         network.to(device),
         test,

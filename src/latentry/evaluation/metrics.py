@@ -7,7 +7,7 @@ import torch
 from sklearn import metrics
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 NUM_CALIBRATION_BINS = 15
 SSIM_WINDOW = 11
@@ -59,11 +59,6 @@ def classification_metrics(
         ],
         "confusion_matrix": confusion.tolist(),
     }
-
-
-def psnr(reconstructions: Tensor, images: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image, shape (N,); both float (N, C, H, W) in [0, 1]."""
-    return peak_signal_noise_ratio(reconstructions, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 
 def ssim(reconstructions: Tensor, images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from latentry.batches.loader import Batch
 from latentry.models.network import AutoencoderClassifier, leading_layers
 from latentry.recipe import Classify
-from latentry.training.losses import classification_loss, mean_psnr, reconstruction_loss
+from latentry.training.losses import classification_loss, psnr, reconstruction_loss
 from latentry.training.stage import StageModule
 
 
@@ -51,4 +51,4 @@ class Classification(StageModule):
             return {"loss": loss, "accuracy": accuracy}
         reconstruction = self.network.decode(latent, batch.images.shape[-2:])
         loss = loss + self.settings.reconstruction_weight * reconstruction_loss(reconstruction, batch.target)
-        return {"loss": loss, "accuracy": accuracy, "psnr": mean_psnr(reconstruction, batch.target)}
+        return {"loss": loss, "accuracy": accuracy, "psnr": psnr(reconstruction, batch.target).mean()}

@@ -12,10 +12,10 @@ def reconstruction_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
     return functional.mse_loss(reconstruction.float(), target)
 
 
-def mean_psnr(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, the mean over images, of shapes (N, C, H, W) in [0, 1]; clips the first."""
+def psnr(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image, (N,), of floats (N, C, H, W) in [0, 1]; clips the first."""
     errors = (reconstruction.detach().float().clamp(0, 1) - target).square().mean(dim=(1, 2, 3))
-    return -10 * errors.clamp_min(SMALLEST_ERROR).log10().mean()
+    return -10 * errors.clamp_min(SMALLEST_ERROR).log10()
 
 
 def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from latentry.batches.loader import Batch
 from latentry.recipe import Pretrain
-from latentry.training.losses import mean_psnr, reconstruction_loss
+from latentry.training.losses import psnr, reconstruction_loss
 from latentry.training.stage import StageModule
 
 
@@ -25,7 +25,7 @@ class Pretraining(StageModule):
         reconstruction = self.network.decode(self.network.encode(images), images.shape[-2:])
         return {
             "loss": reconstruction_loss(reconstruction, batch.target),
-            "psnr": mean_psnr(reconstruction, batch.target),
+            "psnr": psnr(reconstruction, batch.target).mean(),
         }
 
 
