@@ -98,7 +98,7 @@ def train_recipe(
     limit: LimitOption = None,
     standing: Annotated[Standing | None, typer.Option(help="Hold validation images back, or train on all.")] = None,
     test: Annotated[bool, typer.Option("--test", help="Open the test set at the end, once.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides weights, order, transforms and dropout.")] = None,
     control: Annotated[
         bool, typer.Option("--control", help="Also train it without its autoencoder, at equal cost, into the report.")
     ] = False,
@@ -165,6 +165,8 @@ def compare_two(
             raise RecipeError(f"{first} names runs and {second} a recipe: name two of a kind")
         if seeds or budget or labels or settings or data or limit:
             raise RecipeError(f"{first} and {second} are runs: give only --test, --out and --json beside them")
+        if out is not None:
+            compare.check_free(out)
         content = compare.compare_runs(first, second, test=test)
     else:
         from latentry.recipe import load_recipe, parse_setting

@@ -150,6 +150,34 @@ def test_finished_runs_are_paired_by_seed(finished):
     assert f"Labels given: {sides[0]} 100 % and {sides[1]} 10 %." in fewer["notes"]
 
 
+def test_controls_may_differ_in_epochs_and_nothing_else(finished, tmp_path):
+    """As after early stopping, which ends the runs that they are to cost as much as."""
+    _, folder = finished
+    for seed in (0, 1):
+        shutil.copytree(folder / "runs" / f"quick-{seed}", tmp_path / f"quick-{seed}")
+        control = shutil.copytree(folder / "runs" / f"quick-control-{seed}", tmp_path / f"quick-{seed}" / "control")
+    sides = f"{tmp_path}/quick-?", f"{tmp_path}/quick-?/control"
+    epochs = f"max_epochs = {Run.open(control).recipe().classify.max_epochs}"
+    recipe = (control / "recipe.toml").read_text()
+    (control / "recipe.toml").write_text(recipe.replace(epochs, "max_epochs = 9"))
+    assert compare.compare_runs(*sides, test=False)["seeds"] == [0, 1]
+    (control / "recipe.toml").write_text(recipe.replace("learning_rate = 0.0004", "learning_rate = 0.0003"))
+    with pytest.raises(RunError, match="names runs of several recipes or settings"):
+        compare.compare_runs(*sides, test=False)
+
+
+def test_other_folders_are_not_written_into(finished, tmp_path):
+    content, _ = finished
+    compare.check_free(tmp_path / "new")
+    compare.check_free(tmp_path)
+    (tmp_path / "page.html").touch()
+    for taken in (tmp_path, tmp_path / "page.html"):
+        with pytest.raises(RunError, match="is there already and holds no comparison: choose another --out"):
+            compare.check_free(taken)
+    compare.save(content, tmp_path)
+    compare.check_free(tmp_path)
+
+
 def test_the_page_says_it(finished, tmp_path):
     content, _ = finished
     compare.save(content, tmp_path)

@@ -92,7 +92,6 @@ def compared(pairs: list[Pair], class_names: tuple[str, ...], names: tuple[str, 
     as many looks as there are classes.
     """
     differences = [pair.difference() for pair in pairs]
-    bounds = interval(differences)
     per_class = []
     for label, name in enumerate(class_names):
         own = [pair.difference(label) for pair in pairs if (pair.labels == label).any()]
@@ -105,25 +104,24 @@ def compared(pairs: list[Pair], class_names: tuple[str, ...], names: tuple[str, 
                 "verdict": judged(own_bounds),
             }
         )
-    mcnemar_p = [pair.mcnemar() for pair in pairs]
-    return {
+    content = {
         "differences": differences,
         "difference": float(np.mean(differences)),
-        "interval": bounds,
-        "mcnemar_p": mcnemar_p,
+        "interval": interval(differences),
+        "mcnemar_p": [pair.mcnemar() for pair in pairs],
         "per_class": per_class,
         "seeds_needed": seeds_needed(differences),
-        "verdict": verdict(differences, mcnemar_p, names, part),
     }
+    return content | {"verdict": verdict(content, names, part)}
 
 
-def verdict(differences: list[float], mcnemar_p: list[float], names: tuple[str, str], part: str) -> str:
-    """The finding as a sentence or two."""
+def verdict(content: dict[str, Any], names: tuple[str, str], part: str) -> str:
+    """The finding of `compared` as a sentence or two."""
     first, second = names
-    count, mean = len(differences), 100 * float(np.mean(differences))
-    bounds = interval(differences)
+    count, mean, bounds = len(content["differences"]), 100 * content["difference"], content["interval"]
     if bounds is None:
-        pairs = f"one pair, McNemar's p {mcnemar_p[0]:.2g}" if count == 1 else f"{count} pairs that all differ alike"
+        alone = f"one pair, McNemar's p {content['mcnemar_p'][0]:.2g}"
+        pairs = alone if count == 1 else f"{count} pairs that all differ alike"
         return (
             f"Not judged: {first} is {mean:+.2f} points of {part} accuracy from {second} in {pairs}; an interval over "
             f"seeds takes at least 2 pairs that differ, a claim {SEEDS_FOR_A_CLAIM}."
@@ -136,6 +134,6 @@ def verdict(differences: list[float], mcnemar_p: list[float], names: tuple[str, 
     else:
         sentence = f"{first} is {word} than {second}: {numbers}"
     few = f"; fewer than the {SEEDS_FOR_A_CLAIM} that a claim takes" if count < SEEDS_FOR_A_CLAIM else ""
-    needed = seeds_needed(differences)
+    needed = content["seeds_needed"]
     many = f"{needed:,} pairs or more" if needed == MOST_SEEDS else f"{needed} pairs"
     return f"{sentence}{few}. To show one point would take {many}."

@@ -25,9 +25,10 @@ from latentry.pipeline import (
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
+from latentry.training.budget import with_epochs
 from latentry.training.job import Job
 
-Pair = tuple[Run, Run]
+RunPair = tuple[Run, Run]
 Budget = Literal["flops", "epochs", "as run"]
 COST_TOLERANCE = 0.05
 
@@ -131,10 +132,16 @@ def matched(first: Recipe, second: Recipe, images: ImageSet, split: Split, budge
     return first, second
 
 
-def result(shares: list[list[Pair]], part: str, budget: Budget, names: tuple[str, str]) -> dict[str, Any]:
+def result(shares: list[list[RunPair]], part: str, budget: Budget, names: tuple[str, str]) -> dict[str, Any]:
     """What `comparison.json` holds, of pairs by share of the labels; its top level is about the largest share."""
     by_share = [_compared(pairs, part, budget, names) for pairs in shares]
     return by_share[-1] | {"part": part, "budget": budget, "labels": by_share}
+
+
+def check_free(folder: Path) -> None:
+    """Raises RunError if `folder` holds something that is no comparison."""
+    if folder.exists() and not (folder / "comparison.json").exists() and (folder.is_file() or any(folder.iterdir())):
+        raise RunError(f"{folder} is there already and holds no comparison: choose another --out")
 
 
 def save(content: dict[str, Any], folder: Path) -> None:
@@ -221,8 +228,13 @@ def _by_key(pattern: str) -> dict[tuple[int, str, str], Run]:
 
 
 def _way(run: Run) -> Recipe:
-    """What the runs of one side share: their recipe but for the seed, the fold, and where things lie."""
+    """What the runs of one side share: their recipe but for the seed, the fold, and where things lie.
+
+    A control's epochs follow from what the run beside it cost, so they may differ too.
+    """
     recipe = run.recipe()
+    if run.folder.name == "control":
+        recipe = with_epochs(recipe, classify=1)
     return recipe.model_copy(
         update={
             "seed": 0,
@@ -235,7 +247,7 @@ def _way(run: Run) -> Recipe:
     )
 
 
-def _compared(pairs: list[Pair], part: str, budget: Budget, names: tuple[str, str]) -> dict[str, Any]:
+def _compared(pairs: list[RunPair], part: str, budget: Budget, names: tuple[str, str]) -> dict[str, Any]:
     results = [[run.results() for run in side] for side in zip(*pairs, strict=True)]
     class_names = tuple(results[0][0]["train_images"])
     content = compared([pair_of(*pair, part) for pair in pairs], class_names, names, part)
@@ -260,7 +272,7 @@ def _compared(pairs: list[Pair], part: str, budget: Budget, names: tuple[str, st
     )
 
 
-def _notes(pairs: list[Pair], cost: list[dict[str, Any]], budget: Budget) -> list[str]:
+def _notes(pairs: list[RunPair], cost: list[dict[str, Any]], budget: Budget) -> list[str]:
     """What a reader of the verdict must know besides."""
     notes = []
     low, high = sorted(side["flops"] for side in cost)
@@ -275,6 +287,8 @@ def _notes(pairs: list[Pair], cost: list[dict[str, Any]], budget: Budget) -> lis
     if min(shares) < 1:
         given = " and ".join(f"{side['name']} {100 * share:g} %" for side, share in zip(cost, shares, strict=True))
         notes.append(f"Labels given: {given}.")
+    if len({one.results()["split_sha256"] for one, _ in pairs}) > 1:
+        notes.append("Pairs of several folds: their training images overlap, so the interval is somewhat too narrow.")
     lenders = [{run.recipe().pretrain.encoder_from for run in side} for side in zip(*pairs, strict=True)]
     if len(pairs) > 1 and any(len(side) == 1 and side != {""} for side in lenders):
         notes.append(
