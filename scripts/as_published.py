@@ -1,7 +1,7 @@
 """A run's validation score taken as the seeds' authors took theirs, beside the standard one.
 
-    python scripts/as_published.py runs/seed1-ae-0
-    python scripts/as_published.py runs/seed2-held-out-0
+    .venv/bin/python scripts/as_published.py runs/seed1-ae-0
+    .venv/bin/python scripts/as_published.py runs/seed2-held-out-0
 
 Seed 1, SSIM: scikit-image 0.18, given float images and nothing else, takes 2 for the range of the pixels (-1 to 1) and
 a uniform window of 7; pixels in [0, 1] have a range of 1. The wrong range makes the two stabilising constants four

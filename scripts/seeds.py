@@ -1,10 +1,10 @@
 """Every system of the seeds at full length: five folds of seed 1, five seeds of seed 2, their controls and comparisons.
 
-    python scripts/seeds.py seeds.tar.gz --parallel 6
-    python scripts/seeds.py seeds.tar.gz --only seed1-cnn --set classify.max_epochs=20
+    .venv/bin/python scripts/seeds.py seeds.tar.gz --parallel 6
+    .venv/bin/python scripts/seeds.py seeds.tar.gz --only seed1-cnn --set classify.max_epochs=20
 
 Meant for a GPU, on which several runs go side by side; on a few cores give --parallel 1, and --only and --set to cut.
-Runs go to runs/RECIPE-fold-N and runs/RECIPE-seed-N, the autoencoders and what reads them first; each opens the test
+Runs go to runs/RECIPE-fold-N and runs/RECIPE-seed-N, autoencoders and what matters most first; each opens the test
 set once, at its end. Runs that are done are not run again, and what was stopped continues when the command is repeated.
 The archive gets each run's recipe, metrics and results, and the comparisons.
 """

@@ -126,7 +126,7 @@ def unpretrained(recipe: Recipe) -> Recipe:
     """The control of `recipe`: its encoder and classifier trained throughout from random weights on the labels alone.
 
     Raises:
-        RecipeError: it pretrains nothing itself.
+        RecipeError: it has no pretraining, its own or lent, or no classifying.
     """
     if not (recipe.pretrain.max_epochs or recipe.pretrain.encoder_from) or not recipe.classify.max_epochs:
         raise RecipeError(f"{recipe.name} has no pretraining and classifying both, so it has no control: name another")
@@ -221,8 +221,8 @@ def finish(job: Job, run: Run, temperature: float) -> None:
         class_names=images.class_names,
         image_size=job.image_size,
         network=recipe.model,
-        mean=tuple(job.mean.tolist()),
-        deviation=tuple(job.deviation.tolist()),
+        mean=tuple(network.mean.flatten().tolist()),
+        deviation=tuple(network.deviation.flatten().tolist()),
         views=recipe.evaluate.views,
         temperature=temperature,
     )

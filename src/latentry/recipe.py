@@ -78,7 +78,9 @@ class Batches(Section):
     """How each stage sees its training images."""
 
     pretrain: Augment = Augment()
+    """What the autoencoder sees."""
     classify: Augment = Augment()
+    """What the classifier sees."""
 
 
 class Model(Section):
@@ -94,9 +96,12 @@ class Stage(Section):
     """Optimisation settings that both stages share."""
 
     max_epochs: Annotated[int, Field(ge=0)] = 1
+    """Passes over the training images; early stopping may end sooner."""
     batch_size: PositiveInt = 256
+    """Images a step."""
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "keras-adam", "keras-rmsprop"] = "adam"
-    """The two of Keras 3 differ from torch's in where epsilon stands; they know no weight decay."""
+    """The two of Keras 3 differ from torch's in where epsilon stands; they know no weight decay. "rmsprop" has Keras'
+    constants (0.9, 1e-7) and, as TensorFlow 2.4, epsilon outside the root."""
     learning_rate: PositiveFloat = 1e-3
     """The peak, where a schedule moves it."""
     momentum: Share = 0.9
@@ -112,8 +117,11 @@ class Stage(Section):
     final_learning_rate_factor: Share = 0.05
     """Where one-cycle starts, and where it and linear end, as a share of the peak."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """What plateau multiplies the learning rate by."""
     plateau_patience: PositiveInt = 10
+    """Epochs without a better validation loss before it does."""
     plateau_cooldown: Annotated[int, Field(ge=0)] = 1
+    """Epochs after a cut that it doesn't count."""
     minimum_learning_rate: NonNegative = 1e-4
     """Plateau never goes below it."""
     early_stopping_patience: Annotated[int, Field(ge=0)] = 0
@@ -145,6 +153,7 @@ class Classify(Stage):
     reconstruction_weight: NonNegative = 0.0
     """Above 0 trains jointly: cross-entropy plus this times the reconstruction's mean squared error."""
     label_smoothing: Share = 0.0
+    """Share of each label that is spread over all classes."""
 
 
 class Evaluate(Section):
@@ -162,9 +171,13 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")]
     """Names the run's folder: neither slashes nor a leading dot."""
     description: str = ""
+    """One line, for the list of recipes."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides weights, order, transforms, noise and dropout; `data.split_seed` decides the split."""
     device: str = "auto"
+    """"auto" takes a GPU where there is one; or a torch device."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """"auto" takes bf16 where the processor has it."""
     control: bool = False
     """Also train the same network without pretraining, at equal cost, into `control/` of the run's folder."""
     data: Data = Data()

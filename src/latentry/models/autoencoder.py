@@ -94,7 +94,7 @@ def seed2_encoder() -> nn.Sequential:
 
 
 def seed2_decoder() -> nn.Sequential:
-    """A decoder for seed 2's encoder, its mirror image: (N, 16, h, w) to (N, 3, 2h, 2w), pixels in [-1, 1].
+    """A decoder for seed 2's encoder, its mirror image: (N, 16, h, w) to (N, 3, 2h, 2w), about [-1, 1].
 
     The published one returned 64x64 for images of 32x32 and was never trained.
     """
