@@ -54,16 +54,18 @@ def measure(job: Job, stage: str, rate: float) -> None:
     loader = job.loader(stage)
     module = job.stage(stage, job.network().to(job.device), len(loader))
 
-    def loop() -> None:
+    def loop() -> float:
         fresh = job.stage(stage, job.network().to(job.device), len(loader))
         fresh.prepare()
         optimizer = build_optimizer(fresh.network.parameters(), fresh.settings)
+        started = time.perf_counter()
         for batch in loader:
             with autocast(job.device, job.precision):
                 loss = fresh.losses(batch)["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        return time.perf_counter() - started
 
     def trainer() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +75,7 @@ def measure(job: Job, stage: str, rate: float) -> None:
 
     loop()
     # In turns, so that what else the machine does falls on both.
-    pairs = [(seconds_of(loop), trainer()) for _ in range(NUM_REPEATS)]
+    pairs = [(loop(), trainer()) for _ in range(NUM_REPEATS)]
     bare, engine = (min(times) for times in zip(*pairs, strict=True))
     loading = best_seconds(lambda: [None for _ in loader])
     flops = training_flops_per_image(module, job.image_size) * len(loader) * loader.batch_size

@@ -17,7 +17,6 @@ import sys
 import tarfile
 import threading
 from pathlib import Path
-from typing import Any
 
 from latentry.errors import LatentryError
 from latentry.pipeline import resolved
@@ -56,14 +55,14 @@ class Task:
 
     folder: Path
     recipe: str
-    changes: dict[str, Any]
+    settings: list[str]
     after: "Task | None" = None
     done: threading.Event = dataclasses.field(default_factory=threading.Event)
     failed: bool = True
 
     def wanted(self) -> Recipe:
         """The recipe as the run's folder will hold it."""
-        return resolved(load_recipe(self.recipe, self.changes))
+        return resolved(load_recipe(self.recipe, dict(map(parse_setting, self.settings))))
 
     def run(self) -> None:
         """Trains and evaluates, as far as that isn't done; its words go to a log beside the folder."""
@@ -77,7 +76,7 @@ class Task:
         """Waits for its turn, then runs the command."""
         if self.after is not None:
             self.after.done.wait()
-        settings = [text for key, value in self.changes.items() for text in ("--set", f"{key}={setting(value)}")]
+        settings = [word for text in self.settings for word in ("--set", text)]
         started = (self.folder / "recipe.toml").exists()
         how = ["--resume", str(self.folder)] if started else [self.recipe, *settings, "--out", str(self.folder)]
         with self.folder.with_suffix(".log").open("a") as log:
@@ -85,36 +84,30 @@ class Task:
             self.failed = subprocess.run(command, stdout=log, stderr=log, check=False).returncode != 0
 
 
-def setting(value: Any) -> str:
-    """A value as `--set` reads it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def planned(parent: Path, num_repeats: int, only: list[str], settings: list[str]) -> list[Task]:
+def planned(parent: Path, num_repeats: int, only: list[str], common: list[str]) -> list[Task]:
     """All tasks, those that others wait for first."""
-    common = dict(parse_setting(setting) for setting in settings)
     tasks: dict[str, Task] = {}
 
-    def add(name: str, label: str, changes: dict[str, Any], after: Task | None = None) -> None:
+    def add(name: str, label: str, settings: list[str], after: Task | None = None) -> None:
         if only and name not in only:
             return
         epochs = {stage: getattr(load_recipe(name), stage).max_epochs for stage in ("pretrain", "classify")}
         # A stage that a recipe leaves out stays out.
         skipped = {f"{stage}.max_epochs" for stage, count in epochs.items() if not count}
-        changes |= {key: value for key, value in common.items() if key not in skipped}
+        settings += [text for text in common if parse_setting(text)[0] not in skipped]
         if name in CONTROLLED:
-            changes["control"] = True
-        tasks[f"{name}-{label}"] = Task(parent / f"{name}-{label}", name, changes, after)
+            settings.append("control=true")
+        tasks[f"{name}-{label}"] = Task(parent / f"{name}-{label}", name, settings, after)
 
     for name, lender in FOLDED.items():
         for fold in range(num_repeats):
-            changes: dict[str, Any] = {"seed": fold, "data.fold": fold}
+            settings = [f"seed={fold}", f"data.fold={fold}"]
             if lender:
-                changes["pretrain.encoder_from"] = str(parent / f"{lender}-fold-{fold}")
-            add(name, f"fold-{fold}", changes, tasks.get(f"{lender}-fold-{fold}"))
+                settings.append(f"pretrain.encoder_from={parent / f'{lender}-fold-{fold}'}")
+            add(name, f"fold-{fold}", settings, tasks.get(f"{lender}-fold-{fold}"))
     for name in SEEDED:
         for seed in range(num_repeats):
-            add(name, f"seed-{seed}", {"seed": seed})
+            add(name, f"seed-{seed}", [f"seed={seed}"])
     return list(tasks.values())
 
 

@@ -1,12 +1,11 @@
 """The command line: arguments to a recipe, a recipe to one call. Heavy imports wait until a command runs."""
 
-import enum
 import errno
 import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -24,29 +23,6 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetch and check a dataset.")
 app.add_typer(data_app, name="data")
-
-
-class Standing(enum.StrEnum):
-    """What a run trains on."""
-
-    held_out = "held-out"
-    all_train = "all-train"
-
-
-class PrecisionName(enum.StrEnum):
-    """Numbers in which the network computes."""
-
-    auto = "auto"
-    bf16 = "bf16"
-    fp32 = "fp32"
-
-
-class BudgetName(enum.StrEnum):
-    """What both sides of a comparison are given alike."""
-
-    flops = "flops"
-    epochs = "epochs"
-
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """What typer raises where the words of a command are off."""
@@ -96,7 +72,9 @@ def train_recipe(
     settings: SettingsOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
-    standing: Annotated[Standing | None, typer.Option(help="Hold validation images back, or train on all.")] = None,
+    standing: Annotated[
+        Literal["held-out", "all-train"] | None, typer.Option(help="Hold validation images back, or train on all.")
+    ] = None,
     test: Annotated[bool, typer.Option("--test", help="Open the test set at the end, once.")] = False,
     seed: Annotated[int | None, typer.Option(help="Decides weights, order, transforms and dropout.")] = None,
     control: Annotated[
@@ -108,7 +86,9 @@ def train_recipe(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-SEED.")] = None,
     continued: Annotated[Path | None, typer.Option("--resume", help="Continue this run to its end.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    precision: Annotated[PrecisionName | None, typer.Option(help="auto is bf16 where the processor has it.")] = None,
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"] | None, typer.Option(help="auto is bf16 where the processor has it.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pretrain an autoencoder, train a classifier on its hidden layer, and write a report."""
@@ -146,7 +126,8 @@ def compare_two(
     second: Annotated[str | None, typer.Argument(help="Another of the same kind; default the first's control.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many pairs to train; default 5.")] = None,
     budget: Annotated[
-        BudgetName | None, typer.Option(help="Equal operations in total (default), or each recipe's own epochs.")
+        Literal["flops", "epochs"] | None,
+        typer.Option(help="Equal operations in total (default), or each recipe's own epochs."),
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Shares of the labels, as in 0.01,0.1,1; default 1.")] = None,
     settings: SettingsOption = None,
@@ -182,7 +163,7 @@ def compare_two(
             other,
             out,
             num_seeds=seeds or 5,
-            budget=budget.value if budget else "flops",
+            budget=budget or "flops",
             labels=parse_labels(labels or "1"),
             test=test,
         )
@@ -274,9 +255,6 @@ def main() -> None:
     except USAGE_ERROR as error:
         leave(error.format_message(), error.exit_code)
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            sys.stdout = None  # the reader has gone: nothing is left to flush
-            raise SystemExit(1) from None
         remedies = {
             errno.ENOSPC: "free some space and try again; a run goes on with --resume",
             errno.EACCES: "check who may write there",

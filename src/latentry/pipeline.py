@@ -20,7 +20,6 @@ from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import hardware, resolve_device, resolve_precision, versions
 from latentry.training.budget import with_epochs
-from latentry.training.callbacks import read_rows
 from latentry.training.checkpoint import FORMAT_VERSION, ModelConfig, save_model
 from latentry.training.flops import inference_flops_per_image
 from latentry.training.job import STAGES, Job
@@ -248,7 +247,7 @@ def train_examples(images: ImageSet, split: Split) -> dict[str, np.ndarray]:
 
 def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str, int]) -> dict[str, Any]:
     """What `results.json` says of a run beside how well it did."""
-    recipe, rows = job.recipe, read_rows(run.metrics_file)
+    recipe, rows = job.recipe, run.metrics()
     pretrained = [row for row in rows if row["stage"] == "pretrain" and row["validation_loss"] is not None]
     best = min(pretrained, key=lambda row: float(row["validation_loss"]), default=None)
     pretrained_psnr = best["validation_psnr"] if best else None

@@ -1,6 +1,8 @@
 """The run folder: where everything that a run leaves has its place."""
 
+import csv
 import dataclasses
+import io
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,21 @@ RESULT_KEYS = frozenset(
     }
 )
 """What `results.json` always has."""
+METRICS = (
+    "stage",
+    "epoch",
+    "steps",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "train_psnr",
+    "validation_loss",
+    "validation_accuracy",
+    "validation_psnr",
+    "seconds",
+    "images_per_second",
+)
+"""The columns of `metrics.csv`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +96,11 @@ class Run:
     def checkpoints(self, stage: str) -> Path:
         """The folder of the checkpoints of "pretrain" or "classify"."""
         return self.folder / "checkpoints" / stage
+
+    @property
+    def pretrained_file(self) -> Path:
+        """The autoencoder as pretraining left it."""
+        return self.checkpoints("pretrain") / "autoencoder.safetensors"
 
     @staticmethod
     def check_free(folder: Path) -> None:
@@ -133,3 +155,29 @@ class Run:
         if not isinstance(results, dict) or not results.keys() >= RESULT_KEYS:
             raise RunError(f"{self.results_file} is damaged (keys are missing): restore it or train again")
         return results
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.csv`, numbers as floats and empty cells as None; none where there is no file.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        if not self.metrics_file.exists():
+            return []
+        try:
+            with self.metrics_file.open(newline="", encoding="utf-8") as stream:
+                rows = list(csv.DictReader(stream))
+            return [
+                {key: row[key] if key == "stage" else float(row[key]) if row[key] else None for key in METRICS}
+                for row in rows
+            ]
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise RunError(f"{self.metrics_file} is damaged ({error}): restore it or train again") from None
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Replaces `metrics.csv`."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, METRICS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        files.write_text(self.metrics_file, text.getvalue())

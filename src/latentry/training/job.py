@@ -13,13 +13,12 @@ from latentry.recipe import Augment, Recipe
 from latentry.run import Run
 from latentry.runtime import derive_seed, keep_freed_memory, resolve_device, resolve_precision
 from latentry.training.budget import FORWARD_SHARE, epoch_seconds, fit_epochs
-from latentry.training.callbacks import read_rows
 from latentry.training.checkpoint import load_weights, save_weights
 from latentry.training.classify import Classification
 from latentry.training.flops import training_flops_per_image
 from latentry.training.pretrain import Pretraining
 from latentry.training.stage import StageModule, fit
-from latentry.training.transfer import copy_encoder, lender, pretrained_file
+from latentry.training.transfer import copy_encoder, lender
 
 STAGES = ("pretrain", "classify")
 SECONDS_BESIDE_TRAINING = 20.0
@@ -111,13 +110,12 @@ class Job:
         network = self.network().to(self.device)
         flops = {"pretrain": self.lender.results()["flops"]["pretrain"] if self.lender else 0, "classify": 0}
         if self.recipe.pretrain.max_epochs:
-            weights = pretrained_file(run)
-            if weights.exists():
-                load_weights(weights, network)
+            if run.pretrained_file.exists():
+                load_weights(run.pretrained_file, network)
                 flops["pretrain"] = self._flops(self.stage("pretrain", network, num_steps=1), run)
             else:
                 flops["pretrain"] = self._fit("pretrain", network, run)
-                save_weights(weights, network)
+                save_weights(run.pretrained_file, network)
         if self.recipe.classify.max_epochs:
             flops["classify"] = self._fit("classify", network, run)
         return network.eval(), flops
@@ -144,7 +142,7 @@ class Job:
         return self._flops(module, run)
 
     def _flops(self, module: StageModule, run: Run) -> int:
-        rows = [row for row in read_rows(run.metrics_file) if row["stage"] == module.name]
+        rows = [row for row in run.metrics() if row["stage"] == module.name]
         if not rows:
             raise RunError(f"{run.metrics_file} lacks stage {module.name}: remove {run.folder}/checkpoints and resume")
         loader_batch = min(module.settings.batch_size, len(self.split.train))

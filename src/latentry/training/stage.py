@@ -142,7 +142,7 @@ def fit(
     """
     folder = run.checkpoints(module.name)
     last = folder / "last.ckpt"
-    epoch_log = EpochLog(module.name, run.metrics_file)
+    epoch_log = EpochLog(module.name, run)
     trainer = _trainer(module, run, device, precision, epoch_log, validates=validation is not None)
     module.train()
     module.prepare()

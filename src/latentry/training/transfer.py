@@ -51,7 +51,7 @@ def copy_encoder(run: Run, network: AutoencoderClassifier, until: str) -> None:
         RunError: the weights are missing or damaged.
         RecipeError: the encoder has no layer `until`.
     """
-    file = pretrained_file(run)
+    file = run.pretrained_file
     layers = leading_layers(network.encoder, until, "pretrain.encoder_until") if until else list(network.encoder)
     names = [name for name, _ in network.encoder.named_children()][: len(layers)]
     try:
@@ -63,8 +63,3 @@ def copy_encoder(run: Run, network: AutoencoderClassifier, until: str) -> None:
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{file} is missing or damaged ({reason}): restore it or pretrain again") from None
-
-
-def pretrained_file(run: Run) -> Path:
-    """Where a run keeps its autoencoder as pretraining left it."""
-    return run.checkpoints("pretrain") / "autoencoder.safetensors"
