@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from latentry.recipe import named_recipes
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MINORITY = ("bird", "deer", "truck")
@@ -74,6 +76,28 @@ def test_differences_and_recalls_by_class_are_those_of_the_runs():
         assert (
             f"| {row['name']} | {quick[0]['train_images'][row['name']]:,} | {means[0]:.1f} | {means[1]:.1f} |" in table
         )
+
+
+def test_recalls_stand_beside_the_published_ones():
+    table = (ROOT / "docs" / "results.md").read_text()
+    first = json.loads((RESULTS / "seed1-frozen11-0.json").read_text())["test"]["per_class"]
+    second = [json.loads(path.read_text())["test"]["per_class"] for path in RESULTS.glob("seed2-seed-?.json")]
+    for index, row in enumerate(first):
+        mean = 100 * statistics.mean(run[index]["recall"] for run in second)
+        pattern = rf"^\| {row['name']} \| \d\d \| {100 * row['recall']:.1f} \| [\d.]+ \| {mean:.1f} \|$"
+        assert re.search(pattern, table, re.MULTILINE), pattern
+
+
+@pytest.mark.parametrize("name", list(named_recipes()))
+def test_a_recipes_header_says_what_to_expect(name):
+    header = [line for line in named_recipes()[name].splitlines() if line.startswith("# ")]
+    assert re.fullmatch(rf"# latentry train {name} --test(   # after: latentry train [\w-]+)?", header[0])
+    assert [line.split()[1] for line in header[1:]] == ["Time:", "Expected:", "Cost:"]
+    expected, _, _published = header[2].partition("; published")
+    measured = re.findall(r"\d+\.\d\d\d?(?: ± \d\.\d\d)?", expected)
+    table = (ROOT / "docs" / "results.md").read_text()
+    assert measured or "not measured yet" in expected
+    assert all(number in table for number in measured)
 
 
 def test_every_committed_result_stands_in_a_row_with_its_numbers():
