@@ -131,6 +131,14 @@ def test_what_is_said_of_the_autoencoders_was_measured():
         assert f"| {ssim['as_published']:.3f} | {ssim['standard']:.3f} | [numbers](results/{path.name}) |" in text
 
 
+def test_what_dropout_costs_seed_2_was_measured():
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    (path,) = RESULTS.glob("published-accuracy-*.json")
+    accuracy = {name: 100 * value for name, value in json.loads(path.read_text()).items() if isinstance(value, float)}
+    assert f"{accuracy['standard']:.2f} % of the validation images right without dropout" in text
+    assert f"{accuracy['as_published']:.2f} ± {accuracy['deviation']:.2f} % with it" in text
+
+
 def test_comparisons_say_what_was_measured():
     table = " ".join((ROOT / "docs" / "results.md").read_text().split())
     for path in RESULTS.glob("compare-*.json"):
