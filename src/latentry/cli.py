@@ -264,7 +264,7 @@ def main() -> None:
         remedy = remedies.get(error.errno or 0)
         leave(f"{where}{error.strerror or error}{f'; {remedy}' if remedy else ''}", LatentryError.exit_code)
     if code == Interrupted.exit_code:
-        leave("interrupted; a run that had begun goes on with --resume", code)
+        leave("interrupted; a run that had begun goes on with --resume, a comparison with the same command", code)
     raise SystemExit(code)
 
 
