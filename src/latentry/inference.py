@@ -27,8 +27,8 @@ def answers(
     """Yields what the network says of uint8 images (N, C, H, W), in batches, as float32 on the processor.
 
     Logits are the mean over the views (1: as it is; 2: mirrored too); latent and reconstruction are of the image as it
-    is, the reconstruction clipped to [0, 1]. The classifier runs in fp32: in bf16 the two best of ten logits are equal
-    for up to one image in 150, and the first class would have it.
+    is, the reconstruction clipped to [0, 1]. The classifier runs in fp32: in bf16 the two best logits of an image may
+    be equal, and the first class would have it.
     """
     network.eval()
     size = max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
