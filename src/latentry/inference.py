@@ -35,9 +35,10 @@ def answers(
     for start in track(range(0, len(images), size), description):
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(device).float().div_(255)
         batch = batch.contiguous(memory_format=torch.channels_last)
+        seen = [batch, batch.flip(3)] if views == 2 else [batch]
         with torch.inference_mode():
             with autocast(device, precision):
-                latents = [network.encode(view).float() for view in (batch, batch.flip(3))[:views]]
+                latents = [network.encode(view).float() for view in seen]
                 reconstruction = network.decode(latents[0], batch.shape[-2:])
             logits = torch.stack([network.classifier(latent) for latent in latents]).mean(dim=0)
         yield Output(latents[0].cpu(), reconstruction.clamp(0, 1).cpu(), logits.cpu())
