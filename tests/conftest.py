@@ -1,11 +1,14 @@
 """Small images that are quick to learn, as arrays and as a folder of PNGs."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from latentry.data.cache import default_cache
 from latentry.data.imageset import ImageSet
 from latentry.pipeline import train
 from latentry.recipe import load_recipe
@@ -24,6 +27,17 @@ def toy_image(label: int, generator: np.random.Generator, size: int = 32) -> np.
     )
     image[masks[label]] = generator.integers(120, 256, 3)
     return image.astype(np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own, which lends the user's CIFAR-10 where that is there."""
+    lent, folder = default_cache() / "cifar10.npy", tmp_path_factory.mktemp("cache")
+    if lent.exists():
+        (folder / lent.name).symlink_to(lent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "LATENTRY_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -51,5 +65,12 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished_run(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on the toy images whose test set has not been opened."""
-    settings = {"pretrain.max_epochs": 1, "classify.max_epochs": 1, "data.source": str(toy_folder), "data.limit": {}}
+    settings = {
+        "pretrain.max_epochs": 1,
+        "classify.max_epochs": 1,
+        "pretrain.min_steps_per_epoch": 0,
+        "classify.min_steps_per_epoch": 0,
+        "data.source": str(toy_folder),
+        "data.limit": {},
+    }
     return train(load_recipe("quick", settings), tmp_path_factory.mktemp("finished") / "run").folder

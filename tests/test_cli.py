@@ -22,7 +22,7 @@ def latentry(*arguments: str, cwd=None, **options) -> subprocess.CompletedProces
         (["train", "quik"], "no recipe called 'quik'; did you mean 'quick'?"),
         (["train", "--set", "classify.lerning_rate=1"], "did you mean 'learning_rate'?"),
         (["train", "--set", "seed"], "--set 'seed' is not of the form section.key=value"),
-        (["train", "--data", "nowhere"], "nowhere: --data takes cifar10 or a folder"),
+        (["train", "--data", "nowhere"], "nowhere: --data takes cifar10, a folder with one folder"),
         (
             ["train", "--data", "DATA", "--limit", "circle=41"],
             "the limit circle=41 is more than the 40 images of circle",

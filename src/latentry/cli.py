@@ -30,7 +30,18 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable.")
 ]
-DataOption = Annotated[str | None, typer.Option(help="cifar10, or a folder with one folder of images a class.")]
+DataOption = Annotated[
+    str | None, typer.Option(help="cifar10, a folder with one folder of images a class, or a CSV of path and label.")
+]
+UnlabelledOption = Annotated[
+    Path | None, typer.Option(help="A folder of images without labels, for the autoencoder alone.")
+]
+GroupColumnOption = Annotated[
+    str | None, typer.Option(help="Column of the CSV; rows that agree in it stay on one side of the split.")
+]
+ImageSizeOption = Annotated[
+    int | None, typer.Option(help="Side in pixels that your images are scaled to, 16 to 256; default 32.")
+]
 LimitOption = Annotated[list[str] | None, typer.Option(help="Take N images of a class, no more: CLASS=N; repeatable.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results.json instead of text.")]
 
@@ -42,6 +53,7 @@ def fetch_cifar10(
 ) -> None:
     """Fetch CIFAR-10, check it, and keep it in the cache."""
     from latentry.data import cifar10
+    from latentry.data.cache import default_cache
 
     file = cifar10.fetch(source, cache)
     counts = cifar10.class_counts(cache)
@@ -50,7 +62,7 @@ def fetch_cifar10(
         print(f"{name:<12}{train:>8,}{test:>8,}")
     print(f"{'all':<12}{sum(train for train, _ in counts.values()):>8,}{sum(test for _, test in counts.values()):>8,}")
     print(f"cached: {file}")
-    if cache is not None and cache.resolve() != cifar10.default_cache().resolve():
+    if cache is not None and cache.resolve() != default_cache().resolve():
         print(f"training finds it with: export LATENTRY_CACHE={cache.resolve()}")
 
 
@@ -71,6 +83,9 @@ def train_recipe(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a TOML file; default quick.")] = None,
     settings: SettingsOption = None,
     data: DataOption = None,
+    unlabelled: UnlabelledOption = None,
+    group_column: GroupColumnOption = None,
+    image_size: ImageSizeOption = None,
     limit: LimitOption = None,
     standing: Annotated[
         Literal["held-out", "all-train"] | None, typer.Option(help="Hold validation images back, or train on all.")
@@ -94,6 +109,9 @@ def train_recipe(
     """Pretrain an autoencoder, train a classifier on its hidden layer, and write a report."""
     changes: dict[str, Any] = {
         "data.source": data,
+        "data.unlabelled": str(unlabelled) if unlabelled else None,
+        "data.group_column": group_column,
+        "data.image_size": image_size,
         "data.standing": standing,
         "seed": seed,
         "device": device,

@@ -2,17 +2,18 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from latentry import files
+from latentry.batches.sampling import shares_in_training
 from latentry.data import check_test, load_train
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split, make_split
 from latentry.errors import RecipeError, RunError, continued_with
-from latentry.evaluation.evaluate import first_of_each_class, measure, save_predictions, scores
+from latentry.evaluation.evaluate import first_of_each_class, measure, note_skipped, save_predictions, scores
 from latentry.inference import fit_temperature
 from latentry.models.network import AutoencoderClassifier, latent_shape
 from latentry.progress import console
@@ -20,11 +21,13 @@ from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import hardware, resolve_device, resolve_precision, versions
 from latentry.training.budget import with_epochs
-from latentry.training.checkpoint import FORMAT_VERSION, ModelConfig, save_model
+from latentry.training.checkpoint import FORMAT_VERSION, ModelConfig, load_model, save_model
 from latentry.training.flops import inference_flops_per_image
 from latentry.training.job import STAGES, Job
 
 NUM_SAMPLES_PER_CLASS = 2
+USUAL_SHARE = 0.99
+"""Share of the validation images whose reconstruction error counts as usual."""
 
 
 def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_test: bool = False) -> Run:
@@ -42,7 +45,7 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
             f"--minutes {minutes:g} can't hold a control of {recipe.name}, which is also given the operations that "
             "pretrain.encoder_from took: leave out --minutes or --control"
         )
-    temperature = borrowed_temperature(recipe)
+    calibration = borrowed_calibration(recipe)
     if will_test:
         check_test(recipe.data)
     images = load_train(recipe.data)
@@ -52,7 +55,7 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
         job = Job(job.within(minutes / 2 if recipe.control else minutes), images, split)
     run = Run.create(folder, job.recipe)
     files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
-    finish(job, run, temperature)
+    finish(job, run, calibration)
     if recipe.control:
         train_control(run)
     return run
@@ -92,7 +95,7 @@ def continue_stages(run: Run, recipe: Recipe) -> None:
             )
     else:
         files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
-    finish(Job(recipe, images, split), run, borrowed_temperature(recipe))
+    finish(Job(recipe, images, split), run, borrowed_calibration(recipe))
 
 
 def train_control(run: Run) -> Run:
@@ -152,23 +155,38 @@ def at_cost(job: Job, total: int) -> Recipe:
 def resolved(recipe: Recipe) -> Recipe:
     """`recipe` with this machine's device and precision, and with paths that hold from any folder."""
     device = resolve_device(recipe.device)
-    source, lender, encoder = recipe.data.source, recipe.evaluate.temperature_from, recipe.pretrain.encoder_from
+    source = recipe.data.source
     if source != "cifar10":
         source = str(Path(source).resolve())
-    lender, encoder = (str(Path(run).resolve()) if run else "" for run in (lender, encoder))
+    lender, encoder, unlabelled = (
+        str(Path(name).resolve()) if name else ""
+        for name in (recipe.evaluate.temperature_from, recipe.pretrain.encoder_from, recipe.data.unlabelled)
+    )
     return recipe.model_copy(
         update={
             "device": str(device),
             "precision": resolve_precision(recipe.precision, device),
-            "data": recipe.data.model_copy(update={"source": source}),
+            "data": recipe.data.model_copy(update={"source": source, "unlabelled": unlabelled}),
             "pretrain": recipe.pretrain.model_copy(update={"encoder_from": encoder}),
             "evaluate": recipe.evaluate.model_copy(update={"temperature_from": lender}),
         }
     )
 
 
-def borrowed_temperature(recipe: Recipe) -> float:
-    """The temperature of `evaluate.temperature_from`, 1 where that is empty.
+class Calibration(NamedTuple):
+    """What validation images tell of a network's answers.
+
+    Attributes:
+        temperature: what its logits are divided by.
+        usual_error: the squared error that few images exceed; None where it isn't known.
+    """
+
+    temperature: float = 1.0
+    usual_error: float | None = None
+
+
+def borrowed_calibration(recipe: Recipe) -> Calibration:
+    """That of the run `evaluate.temperature_from`; none where that is empty.
 
     Raises:
         RunError: that is no finished held-out run of the same recipe.
@@ -177,7 +195,7 @@ def borrowed_temperature(recipe: Recipe) -> float:
     if not lender:
         if recipe.data.standing == "all-train":
             console.print("not calibrated: evaluate.temperature_from names no held-out run", soft_wrap=True)
-        return 1.0
+        return Calibration()
     run = Run.open(Path(lender))
     results, lent = run.results(), run.recipe()
     same_data = lent.data.model_copy(update={"standing": recipe.data.standing}) == recipe.data
@@ -187,13 +205,13 @@ def borrowed_temperature(recipe: Recipe) -> float:
             f"evaluate.temperature_from = {lender} ({lent.name}, {lent.data.standing}) is no held-out run of "
             f"{recipe.name} on the same data with the same network: name one that is"
         )
-    return float(results["temperature"])
+    return Calibration(float(results["temperature"]), load_model(run.model_folder)[1].usual_error)
 
 
-def finish(job: Job, run: Run, temperature: float) -> None:
+def finish(job: Job, run: Run, calibration: Calibration) -> None:
     """Runs what is left of the stages, then validates, and writes predictions, model and results.
 
-    `temperature` is for a run without validation images; with them it is fitted.
+    `calibration` is for a run without validation images; with them it is fitted.
     """
     network, flops = job.train(run)
     recipe, images, split = job.recipe, job.images, job.split
@@ -210,8 +228,12 @@ def finish(job: Job, run: Run, temperature: float) -> None:
             precision=job.precision,
             part="validation",
         )
-        if recipe.classify.max_epochs:
-            temperature = fit_temperature(measured.arrays["logits"], measured.arrays["labels"])
+        calibration = Calibration(
+            fit_temperature(measured.arrays["logits"], measured.arrays["labels"])
+            if recipe.classify.max_epochs
+            else 1.0,
+            float(np.quantile(measured.errors, USUAL_SHARE)) if trained_decoder(recipe) else None,
+        )
         arrays |= {f"validation_{name}": array for name, array in measured.arrays.items()}
     save_predictions(run, arrays)
     validation_seconds = time.perf_counter() - started
@@ -223,20 +245,29 @@ def finish(job: Job, run: Run, temperature: float) -> None:
         mean=tuple(network.mean.flatten().tolist()),
         deviation=tuple(network.deviation.flatten().tolist()),
         views=recipe.evaluate.views,
-        temperature=temperature,
+        temperature=calibration.temperature,
+        class_shares=shares_in_training(images.counts(split.train), None, balanced=False),
+        trained_shares=job.trained_shares(),
+        usual_error=calibration.usual_error,
     )
     save_model(run.model_folder, network, config)
     content = describe(job, run, network, flops) | {
-        "trained_decoder": recipe.pretrain.max_epochs > 0 or recipe.classify.reconstruction_weight > 0,
+        "trained_decoder": trained_decoder(recipe),
         "trained_classifier": recipe.classify.max_epochs > 0,
-        "temperature": temperature,
+        "temperature": calibration.temperature,
         "validation": None,
         "test": None,
     }
     if measured is not None:
         content["validation"] = scores(measured, images.class_names, content)
     content["seconds"]["validation"] = validation_seconds
+    note_skipped(run, content, "train", images)
     files.write_json(run.results_file, content)
+
+
+def trained_decoder(recipe: Recipe) -> bool:
+    """Whether the finished network's decoder learned anything."""
+    return recipe.pretrain.max_epochs > 0 or recipe.classify.reconstruction_weight > 0
 
 
 def train_examples(images: ImageSet, split: Split) -> dict[str, np.ndarray]:
@@ -264,6 +295,7 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
         "standing": recipe.data.standing,
         "seed": recipe.seed,
         "train_images": job.images.counts(job.split.train),
+        "unlabelled_images": len(job.split.unlabelled),
         "dataset_sha256": job.images.sha256,
         "split_sha256": job.split.sha256,
         "seconds": seconds,

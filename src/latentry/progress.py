@@ -1,6 +1,6 @@
 """What a waiting person sees: bars on a terminal, nothing where there is none."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,12 +12,12 @@ console = Console(stderr=True, markup=False, highlight=False)
 """Messages and bars go to the error stream; standard output is for results."""
 
 
-def track(items: Sequence[Item], description: str) -> Iterator[Item]:
-    """Yields `items` under a bar of how many are done and the time left."""
+def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Yields `items` under a bar of how many are done and the time left; `total` where they have no length."""
     with bar(
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     ) as progress:
-        yield from progress.track(items, description=description)
+        yield from progress.track(items, total=total, description=description)
 
 
 def track_bytes(chunks: Iterable[bytes], total: int | None, description: str) -> Iterator[bytes]:

@@ -29,9 +29,13 @@ class Data(Section):
     """Which images, how many of each class, and how they are split."""
 
     source: str = "cifar10"
-    """"cifar10", or a folder of images with one folder a class."""
+    """"cifar10", a folder of images with one folder a class, or a CSV file of paths and labels."""
+    unlabelled: str = ""
+    """A folder of images without labels, at any depth, that pretraining sees beside the others."""
+    group_column: str = ""
+    """Column of the CSV file; rows with the same entry (frames of one video) stay on one side of the split."""
     image_size: Annotated[int, Field(ge=16, le=256)] = 32
-    """Side in pixels that a folder's images are resized to; CIFAR-10 is 32."""
+    """Side in pixels that one's own images are scaled to, whatever their shape; CIFAR-10 is 32."""
     limit: dict[str, PositiveInt] = {}
     """Class name to the most training images that are taken of it, validation included."""
     draw: Literal["first", "random"] = "first"
@@ -39,7 +43,8 @@ class Data(Section):
     standing: Standing = "held-out"
     """"held-out" keeps a validation part back; "all-train" trains on everything for a fixed number of epochs."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the limited images that the held-out standing validates on, stratified by class."""
+    """Share of the limited images that the held-out standing validates on, stratified by class; a folder or table with
+    a part "val" has chosen already."""
     fold: Annotated[int, Field(ge=0, le=4)] = 0
     """Which of the five repeats of the stratified shuffle split."""
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -99,6 +104,8 @@ class Stage(Section):
     """Passes over the training images; early stopping may end sooner."""
     batch_size: PositiveInt = 256
     """Images a step."""
+    min_steps_per_epoch: Annotated[int, Field(ge=0)] = 0
+    """An epoch of few images goes round them as often as makes this many steps."""
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "keras-adam", "keras-rmsprop"] = "adam"
     """The two of Keras 3 differ from torch's in where epsilon stands; they know no weight decay. "rmsprop" has Keras'
     constants (0.9, 1e-7) and, as TensorFlow 2.4, epsilon outside the root."""
@@ -154,6 +161,8 @@ class Classify(Stage):
     """Above 0 trains jointly: cross-entropy plus this times the reconstruction's mean squared error."""
     label_smoothing: Share = 0.0
     """Share of each label that is spread over all classes."""
+    class_weight: Literal["none", "balanced"] | dict[str, PositiveFloat] = "none"
+    """Weight of each class in the loss: "balanced" makes all count alike; or class name to weight, 1 where unnamed."""
 
 
 class Evaluate(Section):
@@ -222,8 +231,24 @@ class Recipe(Section):
             )
         if self.data.standing == "held-out" and self.evaluate.temperature_from:
             raise ValueError("evaluate.temperature_from is for the all-train standing: a held-out run fits its own")
-        if self.data.source == "cifar10" and self.data.image_size != 32:
-            raise ValueError(f"data.image_size = {self.data.image_size}, and CIFAR-10 has 32: leave it out")
+        if self.data.source == "cifar10":
+            if self.data.image_size != 32:
+                raise ValueError(f"data.image_size = {self.data.image_size}, and CIFAR-10 has 32: leave it out")
+            if self.data.unlabelled:
+                raise ValueError(
+                    f"data.unlabelled = {self.data.unlabelled} would bring images from outside into the reference "
+                    "problem: leave it out, or give your own images with --data"
+                )
+        if not self.data.source.lower().endswith(".csv") and self.data.group_column:
+            raise ValueError(
+                f"data.group_column = {self.data.group_column} names a column, and {self.data.source} is no CSV file: "
+                "give one, or leave it out"
+            )
+        if self.data.unlabelled and self.batches.pretrain.balanced:
+            raise ValueError(
+                "batches.pretrain.balanced = true balances classes, and the images of data.unlabelled have none: "
+                "leave one of them out"
+            )
         return self
 
     def to_toml(self) -> str:

@@ -2,8 +2,8 @@
 
 import csv
 import dataclasses
-import io
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,10 @@ class Run:
     @property
     def results_file(self) -> Path:
         return self.folder / "results.json"
+
+    @property
+    def skipped_file(self) -> Path:
+        return self.folder / "skipped.csv"
 
     @property
     def model_folder(self) -> Path:
@@ -176,8 +180,12 @@ class Run:
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Replaces `metrics.csv`."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, METRICS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        files.write_text(self.metrics_file, text.getvalue())
+        files.write_csv(self.metrics_file, METRICS, [[row[name] for name in METRICS] for row in rows])
+
+    def write_skipped(self, rows: list[tuple[str, str, str]]) -> None:
+        """Replaces the rows of `skipped.csv` that are of the same parts: part, file, and why it couldn't be read."""
+        kept: list[Sequence[Any]] = []
+        if self.skipped_file.exists():
+            with self.skipped_file.open(newline="", encoding="utf-8") as stream:
+                kept = [row for row in list(csv.reader(stream))[1:] if row[0] not in {part for part, *_ in rows}]
+        files.write_csv(self.skipped_file, ("part", "file", "reason"), [*kept, *rows])

@@ -40,7 +40,19 @@ def test_batches_are_channels_last_floats_of_one_size(toy_images):
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.images.dtype == torch.float32
         assert 0 <= batch.images.min() <= batch.images.max() <= 1
-    assert loader(toy_images).images.dtype == torch.uint8
+
+
+def test_an_epoch_of_few_images_goes_round_them_again(toy_images):
+    indices = np.arange(20, 60)
+    again = loader(toy_images, indices, min_steps=6, augment=Augment())
+    batches = epoch(again, 0)
+    assert len(again) == len(batches) == 120 // 16  # three rounds are the fewest that make six steps
+    visits = torch.cat([batch.images for batch in batches]).mul(255).round().byte().numpy()
+    counts = [int((visits == toy_images.images[index]).all(axis=(1, 2, 3)).sum()) for index in indices]
+    assert set(counts) <= {2, 3}
+    assert sum(counts) == 7 * 16
+    assert len(loader(toy_images, indices, min_steps=6, augment=Augment(balanced=True))) >= 6
+    assert len(loader(toy_images, min_steps=5)) == len(loader(toy_images))
 
 
 def test_fixed_batches_come_in_order_and_whole(toy_images):

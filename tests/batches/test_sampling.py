@@ -1,11 +1,13 @@
 """Balanced oversampling, and training on a share of the labels."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentry.batches.sampling import labelled, oversampled
+from latentry.batches.sampling import class_weights, labelled, oversampled, shares_in_training
+from latentry.errors import RecipeError
 
 
 @given(counts=st.lists(st.integers(0, 30), min_size=2, max_size=5).filter(lambda counts: max(counts) > 0))
@@ -33,3 +35,17 @@ def test_all_labels_are_the_images_themselves_and_seeds_draw_differently():
     labels = np.repeat([0, 1], 50)
     assert np.array_equal(labelled(labels, 1.0, 3), np.arange(100))
     assert not np.array_equal(labelled(labels, 0.2, 3), labelled(labels, 0.2, 4))
+
+
+def test_balanced_weights_make_classes_count_alike():
+    counts = {"bird": 10, "cat": 40, "deer": 50}
+    weights = class_weights("balanced", counts)
+    assert weights is not None
+    assert torch.allclose(weights * torch.tensor([10.0, 40.0, 50.0]), torch.tensor(100 / 3))
+    assert shares_in_training(counts, weights, balanced=False) == pytest.approx([1 / 3] * 3)
+    assert shares_in_training(counts, None, balanced=True) == pytest.approx([1 / 3] * 3)
+    assert shares_in_training(counts, None, balanced=False) == pytest.approx([0.1, 0.4, 0.5])
+    assert class_weights("none", counts) is None
+    assert class_weights({"cat": 2.0}, counts).tolist() == [1, 2, 1]
+    with pytest.raises(RecipeError, match=r"names 'dog'; the classes are bird, cat, deer"):
+        class_weights({"dog": 2.0}, counts)

@@ -1,5 +1,6 @@
 """Splits: disjoint, capped, stratified, the same for the same seed."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -45,6 +46,47 @@ def test_properties(counts, cap, draw, fold, seed):
     every = make_split(images, data.model_copy(update={"standing": "all-train"}))
     assert np.array_equal(every.train, np.sort(together))
     assert len(every.validation) == 0
+
+
+def test_what_its_owner_held_out_validates():
+    images = labelled([30, 30])
+    held_out = np.random.default_rng(1).random(60) < 0.3
+    images = dataclasses.replace(images, held_out=held_out)
+    split = make_split(images, Data(limit={"bird": 10}))
+    assert np.array_equal(split.validation, np.flatnonzero(held_out))
+    assert not held_out[split.train].any()
+    assert images.counts(split.train)["bird"] == 10
+    every = make_split(images, Data(standing="all-train"))
+    assert np.array_equal(every.train, np.arange(60))
+    alone = dataclasses.replace(images, held_out=images.labels == 0)
+    with pytest.raises(DataError, match="the training part has no image of class 'bird'"):
+        make_split(alone, Data())
+
+
+def test_groups_stay_on_one_side():
+    groups = np.random.default_rng(2).integers(0, 40, 300)
+    images = dataclasses.replace(labelled([200, 100]), groups=groups)
+    sides = [make_split(images, Data(fold=fold)) for fold in range(5)]
+    for split in sides:
+        assert not set(groups[split.train]) & set(groups[split.validation])
+        assert 0.08 < len(split.validation) / 300 < 0.25
+        assert len(split.train) + len(split.validation) == 300
+    assert len({split.sha256 for split in sides}) == 5
+    with pytest.raises(DataError, match="makes 2 parts of 40 groups, of which fold 3 is asked for"):
+        make_split(images, Data(validation=0.5, fold=3))
+    with pytest.raises(DataError, match="makes 7 parts of 3 groups"):
+        make_split(dataclasses.replace(images, groups=groups % 3), Data())
+
+
+def test_images_without_labels_are_for_pretraining_alone():
+    labels = np.concatenate([labelled([30, 30]).labels, np.full(25, -1)])
+    images = ImageSet(np.zeros((85, 3, 1, 1), dtype=np.uint8), labels, NAMES[:2])
+    split = make_split(images, Data())
+    assert np.array_equal(split.unlabelled, np.arange(60, 85))
+    assert images.counts() == {"bird": 30, "cat": 30}
+    assert max(split.train.max(), split.validation.max()) < 60
+    assert Split.from_json(split.to_json()).sha256 == split.sha256
+    assert split.sha256 != Split(split.train, split.validation).sha256
 
 
 def test_first_keeps_file_order_and_random_does_not():

@@ -13,12 +13,14 @@ import pytest
 pytestmark = pytest.mark.slow
 
 LIGHT = (
+    *("--set", "pretrain.min_steps_per_epoch=0", "--set", "classify.min_steps_per_epoch=0"),
     *("--set", "pretrain.max_epochs=3", "--set", "classify.max_epochs=7", "--set", "classify.batch_size=24"),
     *("--standing", "all-train"),
 )
 # Dropout, a plateau that cuts, early stopping and a frozen part: all that keeps state between epochs.
 STATEFUL = (
     *("--set", "model.autoencoder=seed1", "--set", "model.classifier=dense", "--set", "data.image_size=16"),
+    *("--set", "pretrain.min_steps_per_epoch=0", "--set", "classify.min_steps_per_epoch=0"),
     *("--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=30", "--set", "classify.batch_size=32"),
     *("--set", "classify.schedule=plateau", "--set", "classify.plateau_patience=1", "--set", "classify.optimizer=sgd"),
     *("--set", "classify.learning_rate=0.05", "--set", "classify.early_stopping_patience=6"),

@@ -15,13 +15,24 @@ from latentry.training.checkpoint import load_model
 pytestmark = pytest.mark.slow
 
 
+SHORT = ("--set", "pretrain.min_steps_per_epoch=0", "--set", "classify.min_steps_per_epoch=0")
+
+
 def latentry(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "latentry", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def test_a_folder_goes_the_whole_way(toy_folder, tmp_path):
-    settings = ["--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=3", "--set", "classify.batch_size=16"]
+    settings = [
+        *SHORT,
+        "--set",
+        "pretrain.max_epochs=2",
+        "--set",
+        "classify.max_epochs=3",
+        "--set",
+        "classify.batch_size=16",
+    ]
     done = latentry("train", "--data", str(toy_folder), "--limit", "cross=30", *settings, "--test", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "quick-0"
@@ -61,7 +72,7 @@ def test_a_folder_goes_the_whole_way(toy_folder, tmp_path):
 
 
 def test_all_train_uses_every_image_and_borrows_a_temperature(toy_folder, tmp_path):
-    settings = ["--data", str(toy_folder), "--set", "pretrain.max_epochs=0", "--set", "classify.max_epochs=1"]
+    settings = [*SHORT, "--data", str(toy_folder), "--set", "pretrain.max_epochs=0", "--set", "classify.max_epochs=1"]
     held_out = latentry("train", *settings, "--out", "held-out", "--json", cwd=tmp_path)
     temperature = json.loads(held_out.stdout)["temperature"]
     assert temperature != 1
@@ -78,7 +89,7 @@ def test_all_train_uses_every_image_and_borrows_a_temperature(toy_folder, tmp_pa
 
 
 def test_an_image_size_that_is_no_multiple_of_eight(toy_folder, tmp_path):
-    settings = ["--data", str(toy_folder), "--set", "data.image_size=45", "--set", "classify.max_epochs=1"]
+    settings = [*SHORT, "--data", str(toy_folder), "--set", "data.image_size=45", "--set", "classify.max_epochs=1"]
     done = latentry("train", *settings, "--set", "pretrain.max_epochs=1", "--out", "run", "--test", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import latentry
-from latentry.data import folder
+from latentry import data
 from latentry.errors import DataError, RunError
 from latentry.evaluation.evaluate import evaluate, load_predictions
 from latentry.pipeline import train
@@ -16,8 +16,15 @@ from latentry.report.page import write_report
 from latentry.run import Run
 
 SOURCE = Path(latentry.__file__).parent
-OPENERS = {"data/__init__.py", "data/cifar10.py", "data/folder.py", "evaluation/evaluate.py"}
-SETTINGS = {"pretrain.max_epochs": 1, "classify.max_epochs": 1, "classify.batch_size": 32, "data.limit": {}}
+OPENERS = {"data/__init__.py", "data/cifar10.py", "evaluation/evaluate.py"}
+SETTINGS = {
+    "pretrain.min_steps_per_epoch": 0,
+    "classify.min_steps_per_epoch": 0,
+    "pretrain.max_epochs": 1,
+    "classify.max_epochs": 1,
+    "classify.batch_size": 32,
+    "data.limit": {},
+}
 
 
 def test_only_evaluate_mentions_the_test_images():
@@ -32,8 +39,8 @@ def test_only_evaluate_mentions_the_test_images():
 
 def test_training_never_opens_it_and_evaluating_opens_it_once(toy_folder, tmp_path, monkeypatch):
     opened = []
-    genuine = folder.load_test
-    monkeypatch.setattr(folder, "load_test", lambda *arguments: opened.append(1) or genuine(*arguments))
+    genuine = data.listed_for_test
+    monkeypatch.setattr(data, "listed_for_test", lambda *arguments: opened.append(1) or genuine(*arguments))
     run = train(load_recipe("quick", SETTINGS | {"data.source": str(toy_folder)}), tmp_path / "run")
     write_report(run)
     assert opened == []

@@ -30,7 +30,14 @@ def test_names_from_the_data_are_escaped(toy_folder, tmp_path):
     for name, source in zip(names, ("circle", "cross", "stripes"), strict=True):
         (data / "train").mkdir(parents=True, exist_ok=True)
         (data / "train" / name).symlink_to(toy_folder / "train" / source)
-    settings = {"pretrain.max_epochs": 0, "classify.max_epochs": 1, "data.limit": {}, "data.source": str(data)}
+    settings = {
+        "pretrain.min_steps_per_epoch": 0,
+        "classify.min_steps_per_epoch": 0,
+        "pretrain.max_epochs": 0,
+        "classify.max_epochs": 1,
+        "data.limit": {},
+        "data.source": str(data),
+    }
     run = train(load_recipe("quick", settings), tmp_path / "run")
     page = write_report(run).read_text()
     assert "<script>" not in page

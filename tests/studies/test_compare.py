@@ -24,6 +24,8 @@ pytestmark = pytest.mark.slow
 SETTINGS = {
     "data.limit": {},
     "pretrain.max_epochs": 1,
+    "pretrain.min_steps_per_epoch": 0,
+    "classify.min_steps_per_epoch": 0,
     "pretrain.batch_size": 32,
     "classify.max_epochs": 2,
     "classify.batch_size": 32,

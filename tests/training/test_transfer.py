@@ -9,7 +9,14 @@ from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.training.checkpoint import load_model
 
-SETTINGS = {"data.limit": {}, "pretrain.batch_size": 32, "classify.batch_size": 32, "precision": "fp32"}
+SETTINGS = {
+    "pretrain.min_steps_per_epoch": 0,
+    "classify.min_steps_per_epoch": 0,
+    "data.limit": {},
+    "pretrain.batch_size": 32,
+    "classify.batch_size": 32,
+    "precision": "fp32",
+}
 
 
 @pytest.fixture(scope="module")

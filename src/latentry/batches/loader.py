@@ -32,8 +32,9 @@ class Loader:
     """One stage's batches of the images at `indices`, the same for the same (seed, stage, epoch).
 
     Training batches are shuffled and all of one size: what is left over when an epoch doesn't divide is dropped (unless
-    the images are fewer than one batch). With several processes each takes its share of every batch. Fixed batches
-    (`training=False`) come in order, and whole; where they are transformed, anew each epoch.
+    the images are fewer than one batch). An epoch that would have fewer than `min_steps` goes round the images as often
+    as it takes. With several processes each takes its share of every batch. Fixed batches (`training=False`) come in
+    order, and whole; where they are transformed, anew each epoch.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Loader:
         device: torch.device,
         training: bool = True,
         original_target: bool = False,
+        min_steps: int = 0,
         rank: int = 0,
         num_processes: int = 1,
     ) -> None:
-        self.images = torch.from_numpy(images.images[indices]).to(device)
+        # A GPU gets its images once; the processor takes them from where they are, which may be a file.
+        self.images = torch.from_numpy(images.images[indices]).to(device) if device.type != "cpu" else images.images
         self.labels = torch.from_numpy(images.labels[indices])
         self.indices = torch.from_numpy(indices)
         self.batch_size = min(batch_size, len(indices)) if training else batch_size
@@ -62,6 +65,7 @@ class Loader:
         self.device = device
         self.training = training
         self.original_target = original_target
+        self.min_steps = min_steps
         self.rank = rank
         self.num_processes = num_processes
         self.epoch = 0
@@ -78,11 +82,17 @@ class Loader:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        count = len(self.labels)
-        if self.augment.balanced:
-            counts = torch.bincount(self.labels)
-            count = int(counts.max()) * int((counts > 0).sum())
-        return count // self.batch_size if self.training else -(-count // self.batch_size)
+        count = self._images_a_round()
+        return self._num_rounds() * count // self.batch_size if self.training else -(-count // self.batch_size)
+
+    def _images_a_round(self) -> int:
+        if not self.augment.balanced:
+            return len(self.labels)
+        counts = torch.bincount(self.labels)
+        return int(counts.max()) * int((counts > 0).sum())
+
+    def _num_rounds(self) -> int:
+        return max(1, -(-self.min_steps * self.batch_size // self._images_a_round()))
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
@@ -92,14 +102,17 @@ class Loader:
             once = torch.Generator().manual_seed(derive_seed(self.seed, self.stage, self.training, "oversampling"))
             positions = oversampled(self.labels, once)
         if self.training:
-            positions = shuffled(positions, generator)
+            positions = torch.cat([shuffled(positions, generator) for _ in range(self._num_rounds())])
         for part in positions.split(self.batch_size)[: len(self)]:
             # Every process draws for the whole batch, so that their number doesn't change what an image becomes.
             mine = slice(None) if self.num_processes == 1 else slice(self.rank, None, self.num_processes)
             yield self._batch(part, epoch, generator, mine)
 
     def _batch(self, positions: Tensor, epoch: int, generator: torch.Generator, mine: slice) -> Batch:
-        pixels = self.images[positions.to(self.device)].float().div_(255)
+        if isinstance(self.images, Tensor):
+            pixels = self.images[positions.to(self.device)].float().div_(255)
+        else:
+            pixels = torch.from_numpy(self.images[self.indices[positions].numpy()]).float().div_(255)
         images, target = transform(pixels, self.augment, self.indices[positions], epoch, generator)
         if self.original_target:
             target = pixels

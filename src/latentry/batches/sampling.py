@@ -1,8 +1,12 @@
 """Which images an epoch visits, and in which order."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from latentry.errors import RecipeError
 
 
 def labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -36,6 +40,33 @@ def oversampled(labels: Tensor, generator: torch.Generator) -> Tensor:
             members = torch.nonzero(labels == label).squeeze(1)
             parts.append(members[torch.randint(0, count, (most - count,), generator=generator)])
     return torch.cat(parts)
+
+
+def class_weights(wanted: Literal["none", "balanced"] | dict[str, float], counts: dict[str, int]) -> Tensor | None:
+    """Weight of each class in the loss, float32 of shape (K,); None for equal ones.
+
+    `counts` is class name to number of training images. "balanced" weights by their inverse, mean 1 over the images.
+
+    Raises:
+        RecipeError: a class is named that there isn't.
+    """
+    if wanted == "none":
+        return None
+    if wanted == "balanced":
+        numbers = torch.tensor(list(counts.values()), dtype=torch.float32)
+        return numbers.sum() / (len(numbers) * numbers)
+    unknown = sorted(set(wanted) - set(counts))
+    if unknown:
+        raise RecipeError(f"classify.class_weight names {unknown[0]!r}; the classes are {', '.join(counts)}")
+    return torch.tensor([wanted.get(name, 1.0) for name in counts], dtype=torch.float32)
+
+
+def shares_in_training(counts: dict[str, int], weights: Tensor | None, *, balanced: bool) -> tuple[float, ...]:
+    """What share of the classifier's attention each class had: of its images, or alike when oversampled, weighted."""
+    shares = torch.ones(len(counts)) if balanced else torch.tensor(list(counts.values()), dtype=torch.float32)
+    if weights is not None:
+        shares = shares * weights
+    return tuple((shares / shares.sum()).tolist())
 
 
 def shuffled(positions: Tensor, generator: torch.Generator) -> Tensor:

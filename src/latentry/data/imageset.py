@@ -1,4 +1,4 @@
-"""Labelled images as two arrays."""
+"""Labelled images as two arrays, and what else is known of them."""
 
 import dataclasses
 import functools
@@ -10,6 +10,8 @@ from latentry import files
 STATISTICS_IMAGES = 1000
 """How many images the statistics read at a time."""
 SMALLEST_DEVIATION = 1e-3
+UNLABELLED = -1
+"""The label of an image whose class is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,28 +20,39 @@ class ImageSet:
 
     Attributes:
         images: uint8, shape (N, C, H, W), values 0 to 255; may be memory-mapped.
-        labels: int64, shape (N,), an index into `class_names`.
+        labels: int64, shape (N,), an index into `class_names`, or -1 for an image without a label.
         class_names: one name a class.
+        held_out: bool, shape (N,), which images their owner put aside for validation; None where the split chooses.
+        groups: int64, shape (N,), images of one number stay on one side of the split; None where each stands alone.
+        files: where each image came from; empty where that were no files.
+        skipped: files that couldn't be read, and why.
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    held_out: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    files: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         assert self.images.dtype == np.uint8, self.images.dtype
         assert self.images.ndim == 4, self.images.shape
         assert self.labels.dtype == np.int64, self.labels.dtype
         assert self.labels.shape == (len(self.images),), (self.labels.shape, self.images.shape)
-        assert len(self.labels) == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.class_names)
+        assert len(self.labels) == 0 or UNLABELLED <= self.labels.min() <= self.labels.max() < len(self.class_names)
+        for known in (self.held_out, self.groups):
+            assert known is None or known.shape == self.labels.shape, known
+        assert len(self.files) in (0, len(self.labels)), len(self.files)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def counts(self, indices: np.ndarray | None = None) -> dict[str, int]:
-        """Class name to number of images, of all or of those at `indices`."""
+        """Class name to number of images, of all or of those at `indices`; those without a label don't count."""
         labels = self.labels if indices is None else self.labels[indices]
-        counts = np.bincount(labels, minlength=len(self.class_names))
+        counts = np.bincount(labels[labels != UNLABELLED], minlength=len(self.class_names))
         return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}
 
     def channel_statistics(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,14 @@
 """Which images train and which validate. The split comes before everything else."""
 
 import dataclasses
+import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
 from latentry import files
-from latentry.data.imageset import ImageSet
+from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.errors import DataError, RunError
 from latentry.recipe import Data
 
@@ -16,19 +17,26 @@ NUM_FOLDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Sorted int64 indices into the training images; `validation` is empty in the all-train standing."""
+    """Sorted int64 indices into the training images; `validation` is empty in the all-train standing.
+
+    Those `unlabelled` are for pretraining, beside the ones in `train`.
+    """
 
     train: np.ndarray
     validation: np.ndarray
+    unlabelled: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def sha256(self) -> str:
-        """Hash of both index lists."""
-        return files.sha256(self.train.tobytes(), b"|", self.validation.tobytes())
+        """Hash of the index lists."""
+        added = (b"|", self.unlabelled.tobytes()) if len(self.unlabelled) else ()
+        return files.sha256(self.train.tobytes(), b"|", self.validation.tobytes(), *added)
 
     def to_json(self) -> dict[str, Any]:
         """What `split.json` holds."""
-        return {"sha256": self.sha256, "train": self.train.tolist(), "validation": self.validation.tolist()}
+        return {"sha256": self.sha256} | {
+            field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)
+        }
 
     @classmethod
     def from_json(cls, content: Any) -> "Split":
@@ -38,9 +46,10 @@ class Split:
             RunError: the content is not a split, or its hash does not match.
         """
         try:
-            split = cls(np.array(content["train"], dtype=np.int64), np.array(content["validation"], dtype=np.int64))
+            lists = (content["train"], content["validation"], content.get("unlabelled", []))
+            split = cls(*(np.array(indices, dtype=np.int64) for indices in lists))
             intact = split.sha256 == content["sha256"]
-        except (KeyError, TypeError, ValueError, OverflowError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             intact = False
         if not intact:
             raise RunError("split.json is damaged: its indices do not match its hash; restore it or train again")
@@ -48,37 +57,78 @@ class Split:
 
 
 def make_split(images: ImageSet, data: Data) -> Split:
-    """Applies the limits, then holds back a stratified validation part (none in the all-train standing).
+    """Applies the limits, then holds back a validation part (none in the all-train standing).
+
+    That part is what the images' owner held out, where that was done; else it is drawn, stratified by class, groups
+    kept whole. A limit counts the images that were not held out.
 
     Raises:
         DataError: a limit names an unknown class or exceeds what the class has, or a class is too small to split.
     """
     kept = limited(images, data.limit, data.draw, data.split_seed)
+    unlabelled = np.flatnonzero(images.labels == UNLABELLED)
+    held_out = np.empty(0, dtype=np.int64) if images.held_out is None else np.flatnonzero(images.held_out)
     if data.standing == "all-train":
-        return Split(kept, np.empty(0, dtype=np.int64))
-    labels = images.labels[kept]
-    smallest = min(images.counts(kept).items(), key=lambda item: item[1])
-    if smallest[1] < 2:
+        return Split(np.union1d(kept, held_out), held_out[:0], unlabelled)
+    split = Split(kept, held_out, unlabelled)
+    if not len(held_out):
+        train, validation = _in_groups(images, kept, data) if images.groups is not None else _drawn(images, kept, data)
+        split = Split(np.sort(kept[train]), np.sort(kept[validation]), unlabelled)
+    for part, indices in (("training", split.train), ("validation", split.validation)):
+        missing = [name for name, count in images.counts(indices).items() if not count]
+        if missing:
+            raise DataError(
+                f"the {part} part has no image of class {missing[0]!r}: add some, or use --standing all-train"
+            )
+    return split
+
+
+def _drawn(images: ImageSet, kept: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Positions into `kept` that train and that validate, by a stratified shuffle split."""
+    name, count = min(images.counts(kept).items(), key=lambda item: item[1])
+    if count < 2:
         raise DataError(
-            f"class {smallest[0]!r} has {smallest[1]} training images, and a held-out split needs 2 of each class: "
+            f"class {name!r} has {count} training images, and a held-out split needs 2 of each class: "
             "add images, raise the limit, or use --standing all-train"
         )
     splitter = StratifiedShuffleSplit(NUM_FOLDS, test_size=data.validation, random_state=data.split_seed)
     try:
-        folds = list(splitter.split(kept, labels))
+        folds = list(splitter.split(kept, images.labels[kept]))
     except ValueError:
         raise DataError(
             f"data.validation = {data.validation} of {len(kept)} images leaves a side with fewer images than there "
             "are classes: add images, change data.validation, or use --standing all-train"
         ) from None
     train, validation = folds[data.fold]
-    return Split(np.sort(kept[train]), np.sort(kept[validation]))
+    return train, validation
+
+
+def _in_groups(images: ImageSet, kept: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """As `_drawn`, with whole groups on either side; their share of images is then only about what was asked for."""
+    assert images.groups is not None
+    num_parts = max(2, round(1 / data.validation))
+    groups = images.groups[kept]
+    if data.fold >= num_parts or len(np.unique(groups)) < num_parts:
+        raise DataError(
+            f"data.validation = {data.validation} makes {num_parts} parts of {len(np.unique(groups))} groups, of which "
+            f"fold {data.fold} is asked for: give more groups, a larger data.validation, or a smaller data.fold"
+        )
+    splitter = StratifiedGroupKFold(num_parts, shuffle=True, random_state=data.split_seed)
+    with warnings.catch_warnings():
+        # A class of fewer images than parts is in some of them only; the one that is chosen is looked at afterwards.
+        warnings.simplefilter("ignore")
+        try:
+            folds = list(splitter.split(kept, images.labels[kept], groups))
+        except ValueError as error:
+            raise DataError(f"the images can't be split into {num_parts} parts by group ({error}): add some") from None
+    train, validation = folds[data.fold]
+    return train, validation
 
 
 def limited(images: ImageSet, limit: dict[str, int], draw: str, seed: int) -> np.ndarray:
     """Sorted indices of the images that stay when each class named in `limit` keeps at most that many.
 
-    `draw` is "first" (file order) or "random" (seeded by `seed`).
+    Of labelled images that are not held out. `draw` is "first" (file order) or "random" (seeded by `seed`).
 
     Raises:
         DataError: a limit names an unknown class or exceeds what the class has.
@@ -86,14 +136,14 @@ def limited(images: ImageSet, limit: dict[str, int], draw: str, seed: int) -> np
     unknown = sorted(limit.keys() - set(images.class_names))
     if unknown:
         raise DataError(f"the limit names the class {unknown[0]!r}; the classes are {', '.join(images.class_names)}")
-    counts = images.counts()
+    free = np.ones(len(images), dtype=bool) if images.held_out is None else ~images.held_out
     generator = np.random.default_rng(seed)
     kept = []
     for label, name in enumerate(images.class_names):
-        indices = np.flatnonzero(images.labels == label)
-        most = limit.get(name, counts[name])
-        if most > counts[name]:
-            raise DataError(f"the limit {name}={most} is more than the {counts[name]} images of {name}: lower it")
+        indices = np.flatnonzero((images.labels == label) & free)
+        most = limit.get(name, len(indices))
+        if most > len(indices):
+            raise DataError(f"the limit {name}={most} is more than the {len(indices)} images of {name}: lower it")
         if draw == "random":
             indices = generator.permutation(indices)
         kept.append(indices[:most])

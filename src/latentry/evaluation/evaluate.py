@@ -29,14 +29,19 @@ class Measured:
     """What asking a network about a part of the data gave.
 
     Attributes:
-        arrays: what `predictions.npz` keeps of the part, without its prefix; "logits" is float32 of shape (N, K).
-        psnr: mean over images, dB.
+        arrays: what `predictions.npz` keeps of the part, without its prefix; "logits" is float32 of shape (N, K),
+            "psnr" (N,), dB.
         ssim: mean over images.
     """
 
     arrays: dict[str, np.ndarray]
-    psnr: float
     ssim: float
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Mean squared error of each image's reconstruction, (N,), of pixels in [0, 1]."""
+        errors: np.ndarray = 10 ** (-self.arrays["psnr"] / 10)
+        return errors
 
 
 def measure(
@@ -69,11 +74,12 @@ def measure(
         "labels": labels,
         "logits": all_logits,
         "latents": np.concatenate(latents),
+        "psnr": torch.cat(psnrs).numpy(),
         "example_positions": shown,
         "example_images": pixels[shown],
         "example_reconstructions": reconstructions.mul(255).round().byte().numpy(),
     }
-    return Measured(arrays, float(torch.cat(psnrs).mean()), float(torch.cat(ssims).mean()))
+    return Measured(arrays, float(torch.cat(ssims).mean()))
 
 
 def example_positions(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -101,9 +107,16 @@ def scores(measured: Measured, class_names: tuple[str, ...], results: dict[str, 
         chances = probabilities(measured.arrays["logits"], results["temperature"])
         classified = metrics.classification_metrics(measured.arrays["labels"], chances, class_names)
     return classified | {
-        "psnr": measured.psnr if results["trained_decoder"] else None,
+        "psnr": float(measured.arrays["psnr"].mean()) if results["trained_decoder"] else None,
         "ssim": measured.ssim if results["trained_decoder"] else None,
     }
+
+
+def note_skipped(run: Run, results: dict[str, Any], part: str, images: ImageSet) -> None:
+    """Counts in `results` the files of "train" or "test" that couldn't be read, and lists them in `skipped.csv`."""
+    results["skipped"] = results.get("skipped", {}) | {part: len(images.skipped)}
+    if images.skipped:
+        run.write_skipped([(part, *entry) for entry in images.skipped])
 
 
 def save_predictions(run: Run, arrays: dict[str, np.ndarray]) -> None:
@@ -180,6 +193,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         part="test",
     )
     results["test"] = scores(measured, config.class_names, results)
+    note_skipped(run, results, "test", test)
     results["seconds"]["test"] = time.perf_counter() - started
     save_predictions(run, {f"test_{name}": array for name, array in measured.arrays.items()})
     files.write_json(run.results_file, results)

@@ -49,7 +49,7 @@ def _write_report(run: Run) -> Path:
     for name, chart in charts.items():
         files.write_bytes(run.report_folder / f"{name}.png", chart.light)
     context: dict[str, Any] = {
-        "results": results,
+        "results": {"unlabelled_images": 0, "skipped": {}} | results,
         "part": part,
         "scores": results[part] if part else None,
         "charts": {name: [figures.data_uri(png) for png in chart] for name, chart in charts.items()},

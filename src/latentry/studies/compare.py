@@ -15,7 +15,7 @@ from latentry.evaluation.evaluate import evaluate, pair_of
 from latentry.evaluation.paired import compared, interval
 from latentry.pipeline import (
     at_cost,
-    borrowed_temperature,
+    borrowed_calibration,
     check_same_images,
     resolved,
     resume,
@@ -66,7 +66,7 @@ def compare_recipes(
     for recipe in (recipe for pairs in planned for pair in pairs for recipe in pair):
         _check_reusable(recipe, _place(recipe, folder), images, split)
         if recipe.evaluate.temperature_from:
-            borrowed_temperature(recipe)
+            borrowed_calibration(recipe)
     with continued_with("the same command"):
         shares = [[(_obtained(left, folder), _obtained(right, folder)) for left, right in pairs] for pairs in planned]
         if part == "test":
@@ -240,7 +240,7 @@ def _way(run: Run) -> Recipe:
             "seed": 0,
             "control": False,
             "description": "",
-            "data": recipe.data.model_copy(update={"fold": 0, "source": ""}),
+            "data": recipe.data.model_copy(update={"fold": 0, "source": "", "unlabelled": ""}),
             "pretrain": recipe.pretrain.model_copy(update={"encoder_from": ""}),
             "evaluate": recipe.evaluate.model_copy(update={"temperature_from": ""}),
         }

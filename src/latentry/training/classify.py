@@ -19,8 +19,17 @@ class Classification(StageModule):
     name = "classify"
     settings: Classify
 
-    def __init__(self, network: AutoencoderClassifier, settings: Classify, *, seed: int, num_steps: int) -> None:
+    def __init__(
+        self,
+        network: AutoencoderClassifier,
+        settings: Classify,
+        *,
+        seed: int,
+        num_steps: int,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__(network, settings, seed=seed, num_steps=num_steps)
+        self.class_weights = class_weights
         self.frozen: list[nn.Module] = []
         if settings.freeze == "encoder":
             self.frozen = list(network.encoder.children())
@@ -44,8 +53,9 @@ class Classification(StageModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         latent = self.network.encode(batch.images)
         logits = self.network.classifier(latent)
-        # Smoothing is a means of training; validation asks for the plain cross-entropy.
-        loss = classification_loss(logits, batch.labels, self.settings.label_smoothing if self.training else 0.0)
+        # Smoothing and weights are means of training; validation asks for the plain cross-entropy.
+        means = (self.settings.label_smoothing, self.class_weights) if self.training else (0.0, None)
+        loss = classification_loss(logits, batch.labels, *means)
         accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
         if not self.settings.reconstruction_weight:
             return {"loss": loss, "accuracy": accuracy}

@@ -1,9 +1,10 @@
 """A recipe on its images: everything that the two stages need, and the two stages."""
 
+import numpy as np
 import torch
 
 from latentry.batches.loader import Loader
-from latentry.batches.sampling import labelled
+from latentry.batches.sampling import class_weights, labelled, shares_in_training
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
 from latentry.errors import RunError
@@ -38,10 +39,11 @@ class Job:
             keep_freed_memory()
         self.image_size = images.images.shape[-1]
         self.num_classes = len(images.class_names)
+        self.counts = images.counts(split.train)
         mean, deviation = images.channel_statistics(split.train)
         self.mean, self.deviation = torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
         self.lender = lender(recipe, images, split)
-        # A layer or a size that doesn't fit is found now, not after pretraining.
+        # A class's name, a layer or a size that doesn't fit is found now, not after pretraining.
         self.stage("classify", self.network(), num_steps=1)
 
     def network(self) -> AutoencoderClassifier:
@@ -56,6 +58,8 @@ class Job:
         """The batches of "pretrain" or "classify", of the training or of the validation part."""
         augment: Augment = getattr(self.recipe.batches, stage)
         indices = self.split.train if training else self.split.validation
+        if training and stage == "pretrain":
+            indices = np.concatenate([indices, self.split.unlabelled])
         if training and stage == "classify":
             drawn = derive_seed(self.recipe.seed, "labels")
             indices = indices[labelled(self.images.labels[indices], self.recipe.data.labels, drawn)]
@@ -69,25 +73,38 @@ class Job:
             device=self.device,
             training=training,
             original_target=stage == "pretrain" and self.recipe.pretrain.target == "original",
+            min_steps=getattr(self.recipe, stage).min_steps_per_epoch if training else 0,
         )
 
     def stage(self, name: str, network: AutoencoderClassifier, num_steps: int) -> StageModule:
         """The training module of "pretrain" or "classify"."""
         if name == "pretrain":
             return Pretraining(network, self.recipe.pretrain, seed=self.recipe.seed, num_steps=num_steps)
-        return Classification(network, self.recipe.classify, seed=self.recipe.seed, num_steps=num_steps)
+        return Classification(
+            network,
+            self.recipe.classify,
+            seed=self.recipe.seed,
+            num_steps=num_steps,
+            class_weights=class_weights(self.recipe.classify.class_weight, self.counts),
+        )
+
+    def trained_shares(self) -> tuple[float, ...]:
+        """What share of the classifier's attention each class has."""
+        weights = class_weights(self.recipe.classify.class_weight, self.counts)
+        return shares_in_training(self.counts, weights, balanced=self.recipe.batches.classify.balanced)
 
     def within(self, minutes: float) -> Recipe:
         """The recipe with the numbers of epochs that fit into `minutes` here; says what it chose."""
-        seconds = dict.fromkeys(STAGES, 0.0)
+        seconds, image_seconds = dict.fromkeys(STAGES, 0.0), 0.0
         network = self.network().to(self.device)
         with console.status("Timing a few steps"):
             for name in seconds:
                 if not getattr(self.recipe, name).max_epochs:
                     continue
-                module = self.stage(name, network, num_steps=1)
-                seconds[name] = epoch_seconds(module, self.loader(name), len(self.split.validation), self.precision)
-        image_seconds = max(seconds.values()) / len(self.split.train) * FORWARD_SHARE
+                loader, module = self.loader(name), self.stage(name, network, num_steps=1)
+                seconds[name] = epoch_seconds(module, loader, len(self.split.validation), self.precision)
+                forward_seconds = FORWARD_SHARE * seconds[name] / (len(loader) * loader.batch_size)
+                image_seconds = max(image_seconds, forward_seconds)
         num_test = 10_000 if self.recipe.data.source == "cifar10" else len(self.split.validation)
         evaluated = (len(self.split.validation) + num_test) * self.recipe.evaluate.views
         recipe = fit_epochs(
@@ -145,6 +162,5 @@ class Job:
         rows = [row for row in run.metrics() if row["stage"] == module.name]
         if not rows:
             raise RunError(f"{run.metrics_file} lacks stage {module.name}: remove {run.folder}/checkpoints and resume")
-        loader_batch = min(module.settings.batch_size, len(self.split.train))
-        num_images = int(rows[-1]["steps"]) * loader_batch
+        num_images = int(rows[-1]["steps"]) * self.loader(module.name).batch_size
         return num_images * training_flops_per_image(module, self.image_size)

@@ -18,6 +18,13 @@ def psnr(reconstruction: Tensor, target: Tensor) -> Tensor:
     return -10 * errors.clamp_min(SMALLEST_ERROR).log10()
 
 
-def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy in nats of logits (N, K) and labels (N,); smoothing spreads that share over all classes."""
-    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+def classification_loss(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy in nats of logits (N, K) and labels (N,).
+
+    Smoothing spreads that share of a label over all classes; `class_weights` (K,) weights the mean by the labels.
+    """
+    if class_weights is not None:
+        class_weights = class_weights.to(logits.device)
+    return functional.cross_entropy(logits.float(), labels, class_weights, label_smoothing=label_smoothing)

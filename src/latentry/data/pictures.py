@@ -1,0 +1,72 @@
+"""One image file to one array, as a person would see it."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""The formats that are opened, whatever a file is called; Pillow knows others whose decoders run programs."""
+LARGEST_IMAGE_PIXELS = 50_000_000
+
+
+class PictureError(Exception):
+    """Why a file is no picture that can be used, in one line without the file's name."""
+
+
+def read_picture(content: bytes, image_size: int) -> np.ndarray:
+    """Returns uint8 (3, S, S) of an encoded image: upright, in sRGB's order, transparency on white, its first frame.
+
+    It is scaled to a square of `image_size` pixels, whatever its shape. More than 50 megapixels are refused before
+    they are decoded.
+
+    Raises:
+        PictureError: it is no image, cut off, damaged, too large, or of a format that isn't read.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            warnings.simplefilter("ignore")
+            if image.width * image.height > LARGEST_IMAGE_PIXELS:
+                raise PictureError(f"it has {image.width}x{image.height} pixels, the limit is {LARGEST_IMAGE_PIXELS:,}")
+            # A JPEG is decoded at a fraction of its size where that still is twice what is asked for.
+            image.draft(None, (2 * image_size, 2 * image_size))
+            square = (image_size, image_size)
+            picture = as_seen(image).resize(square, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    except PictureError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what their formats make them stumble over
+        raise PictureError(_reason(content, error)) from None
+    pixels: np.ndarray = np.asarray(picture).transpose(2, 0, 1)
+    return pixels
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """`image` in RGB as a person sees it: turned upright, deep grey scaled to 8 bits, transparency on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    return image.convert("RGB")
+
+
+def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
+    """Grey levels (H, W) of 16 or 32 bits, or floats, as uint8: by the whole range of 16 bits, floats by [0, 1]."""
+    if mode == "F":
+        eight: np.ndarray = (np.nan_to_num(levels).clip(0, 1) * 255).round()
+    else:
+        eight = levels.astype(np.int64).clip(0, 65_535) // 257
+    return eight.astype(np.uint8)
+
+
+def _reason(content: bytes, error: Exception) -> str:
+    if not content:
+        return "it is empty"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has far more than {LARGEST_IMAGE_PIXELS:,} pixels, the limit"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is no image of a format that is read ({', '.join(FORMATS)})"
+    return f"it is damaged or cut off ({str(error).splitlines()[0] if str(error) else type(error).__name__})"

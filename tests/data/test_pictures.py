@@ -1,0 +1,86 @@
+"""Pictures of every kind come out as a person sees them, or with a reason."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentry.data.pictures import PictureError, read_picture
+
+RED = Image.new("RGB", (16, 16), (200, 30, 30))
+
+
+def encoded(picture: Image.Image, ending: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, ending, **options)
+    return stream.getvalue()
+
+
+def deep(value: int) -> Image.Image:
+    return Image.fromarray(np.full((16, 16), value, dtype=np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("content", "colour"),
+    [
+        (encoded(RED, "png"), [200, 30, 30]),
+        (encoded(RED, "bmp"), [200, 30, 30]),
+        (encoded(RED, "ppm"), [200, 30, 30]),
+        (encoded(RED, "webp", lossless=True), [200, 30, 30]),
+        (encoded(RED.quantize(4), "png"), [200, 30, 30]),
+        (encoded(RED.quantize(4), "gif"), [200, 30, 30]),
+        (encoded(RED.convert("CMYK"), "jpeg", quality=100), [200, 30, 30]),
+        (encoded(RED.convert("CMYK"), "tiff"), [200, 30, 30]),
+        (encoded(RED, "jpeg", quality=100), [200, 30, 30]),
+        (encoded(Image.new("RGBA", (16, 16), (200, 30, 30, 0)), "png"), [255, 255, 255]),
+        (encoded(Image.new("RGBA", (16, 16), (200, 30, 30, 255)), "png"), [200, 30, 30]),
+        (encoded(Image.new("LA", (16, 16), (117, 0)), "png"), [255, 255, 255]),
+        (encoded(RED.quantize(4), "png", transparency=0), [255, 255, 255]),
+        (encoded(Image.new("L", (16, 16), 117), "png"), [117, 117, 117]),
+        (encoded(Image.new("1", (16, 16), 1), "png"), [255, 255, 255]),
+        (encoded(deep(30_000), "png"), [116, 116, 116]),
+        (encoded(deep(65_535), "tiff"), [255, 255, 255]),
+        (encoded(Image.fromarray(np.full((16, 16), 30_000, dtype=np.int32)), "tiff"), [116, 116, 116]),
+        (encoded(Image.fromarray(np.full((16, 16), 0.5, dtype=np.float32)), "tiff"), [128, 128, 128]),
+        (encoded(RED, "gif", save_all=True, append_images=[Image.new("RGB", (16, 16))]), [200, 30, 30]),
+    ],
+)
+def test_kinds(content, colour):
+    picture = read_picture(content, 16)
+    assert picture.shape == (3, 16, 16)
+    assert picture.dtype == np.uint8
+    assert picture.mean(axis=(1, 2)) == pytest.approx(colour, abs=2)
+
+
+def test_a_turned_photograph_is_turned_back():
+    upright = Image.new("RGB", (16, 16), (30, 30, 200))
+    upright.paste(Image.new("RGB", (16, 8), (200, 30, 30)), (0, 0))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees to the right
+    content = encoded(upright.rotate(90, expand=True), "png", exif=turned)
+    assert np.array_equal(read_picture(content, 16), np.asarray(upright).transpose(2, 0, 1))
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_to_the_same_picture():
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (6, 9, 3)).astype(np.uint8)
+    picture = Image.fromarray(pixels).resize((900, 600), Image.Resampling.BICUBIC)
+    whole = np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1).astype(float)
+    assert np.abs(read_picture(encoded(picture, "jpeg", quality=98, subsampling=0), 32) - whole).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"not an image", "no image of a format that is read"),
+        (encoded(RED, "png")[:60], "damaged or cut off"),
+        (encoded(RED, "pdf"), "no image of a format that is read"),
+        (encoded(Image.new("1", (10_000, 6_000)), "png"), "it has 10000x6000 pixels, the limit is 50,000,000"),
+        (encoded(Image.new("1", (20_000, 20_000)), "png"), "far more than 50,000,000 pixels"),
+    ],
+)
+def test_what_is_wrong_is_said(content, reason):
+    with pytest.raises(PictureError, match=reason):
+        read_picture(content, 32)
