@@ -9,6 +9,7 @@ _HOMES = {
     "AutoencoderClassifier": "latentry.models.network",
     "ImageSet": "latentry.data.imageset",
     "LatentryError": "latentry.errors",
+    "Predictor": "latentry.deploy.predictor",
     "Recipe": "latentry.recipe",
     "Run": "latentry.run",
     "compare_recipes": "latentry.studies.compare",

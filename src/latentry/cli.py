@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -202,6 +203,54 @@ def evaluate_run(run: Annotated[Path, typer.Argument(help="Folder of a run.")], 
     finish(Run.open(run), test=True, as_json=as_json)
 
 
+@app.command("predict")
+def predict_images(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of its model.")],
+    source: Annotated[str, typer.Argument(help="An image, a folder of them, or - for names on standard input.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name, the likeliest first.")] = 1,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    prior: Annotated[
+        str | None, typer.Option(help="How frequent classes are where they are predicted: bird=0.5,cat=0.1.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Say of each image which class it is, how sure that is, and whether it looks like the training images."""
+    from latentry.deploy import predict
+    from latentry.deploy.predictor import Predictor
+    from latentry.progress import console
+
+    if as_csv and as_json:
+        raise RecipeError("--csv and --json are two forms: give one of them")
+    predictor = Predictor.load(run, prior=parse_prior(prior or ""), device=device)
+    top = min(top, len(predictor.config.class_names))
+    rows = predict.predictions(predictor, predict.pictures_of(source, predictor.config.image_size), top)
+    form = "csv" if as_csv else "json" if as_json else "text"
+    count, failed = predict.write_rows(rows, form, top, sys.stdout)
+    if failed:
+        console.print(f"{failed:,} of {count:,} images can't be read", style="yellow", soft_wrap=True)
+
+
+@app.command("embed")
+def embed_images(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of its model.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of images, at any depth.")],
+    out: Annotated[Path, typer.Option(help="The .npz to write.")] = Path("latents.npz"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Write the latents of a folder's images, and their names, to an .npz file."""
+    from latentry.deploy.predict import embed
+    from latentry.deploy.predictor import Predictor
+    from latentry.progress import console
+
+    if out.suffix != ".npz":
+        raise RecipeError(f"--out {out} is not the name of an .npz file: give one, such as latents.npz")
+    count, problems = embed(Predictor.load(run, device=device), folder, out)
+    for file, reason in problems:
+        console.print(f"{file} is left out: {reason}", style="yellow", soft_wrap=True)
+    print(f"{count:,} latents: {out}")
+
+
 @app.command("report")
 def report_run(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
     """Write a run's report again."""
@@ -245,6 +294,20 @@ def parse_limit(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
+def parse_prior(text: str) -> dict[str, float]:
+    """Splits "bird=0.5,cat=0.1" into class names and shares."""
+    prior = {}
+    for part in filter(None, text.split(",")):
+        name, _, number = part.rpartition("=")
+        try:
+            prior[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise RecipeError(f"--prior {part!r} is not of the form CLASS=SHARE, such as bird=0.5")
+    return prior
+
+
 def parse_labels(text: str) -> list[float]:
     """Splits "0.01,0.1,1" into shares of the labels."""
     try:
@@ -272,6 +335,10 @@ def main() -> None:
         leave(str(error), error.exit_code)
     except USAGE_ERROR as error:
         leave(error.format_message(), error.exit_code)
+    except BrokenPipeError:
+        # Who read the output has seen enough; what Python still holds back goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except OSError as error:
         remedies = {
             errno.ENOSPC: "free some space and try again; a run goes on with --resume",

@@ -22,17 +22,18 @@ def answers(
     views: int,
     device: torch.device,
     precision: Precision,
-    description: str = "Classifying",
+    description: str = "",
 ) -> Iterator[Output]:
     """Yields what the network says of uint8 images (N, C, H, W), in batches, as float32 on the processor.
 
     Logits are the mean over the views (1: as it is; 2: mirrored too); latent and reconstruction are of the image as it
     is, the reconstruction clipped to [0, 1]. The classifier runs in fp32: in bf16 the two best logits of an image may
-    be equal, and the first class would have it.
+    be equal, and the first class would have it. A progress bar is shown where it is given a `description`.
     """
     network.eval()
     size = max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
-    for start in track(range(0, len(images), size), description):
+    starts = range(0, len(images), size)
+    for start in track(starts, description) if description else starts:
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(device).float().div_(255)
         batch = batch.contiguous(memory_format=torch.channels_last)
         seen = [batch, batch.flip(3)] if views == 2 else [batch]

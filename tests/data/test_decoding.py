@@ -87,7 +87,7 @@ def test_all_cores_decode_and_only_a_few_images_wait(pictures, tmp_path, monkeyp
     monkeypatch.setattr(decoding, "read_picture", together)
     assert len(decoded(pictures[:3], 16, "pictures", tmp_path / "cache").images) == 3
     started = []
-    answers = decoding._each(lambda path: started.append(path), pictures)
+    answers = decoding.in_threads(lambda path: started.append(path), pictures)
     next(answers)
     assert len(started) <= decoding.AHEAD * 3 + 1
     answers.close()

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,7 +52,7 @@ def decoded(paths: Sequence[Path], image_size: int, source: str, cache: Path | N
     """
     # A file is read twice the first time, to know whether the second reading is needed.
     digest = hashlib.sha256(f"{FORMAT}|{image_size}".encode())
-    for one in track(_each(_file_digest, paths), f"Looking through {source}", len(paths)):
+    for one in track(in_threads(_file_digest, paths), f"Looking through {source}", len(paths)):
         digest.update(one)
     folder = (cache or default_cache()) / "images"
     place = folder / digest.hexdigest()[:32]
@@ -82,14 +82,8 @@ def _kept(place: Path, num_files: int, image_size: int) -> Decoded | None:
 def _decode(paths: Sequence[Path], image_size: int, source: str, place: Path) -> Decoded:
     broken: dict[int, str] = {}
 
-    def attempt(path: Path) -> np.ndarray | str:
-        try:
-            return read_picture(_content(path), image_size)
-        except PictureError as error:
-            return str(error)
-
     with files.replacing(place.with_suffix(".u8")) as temporary, temporary.open("wb") as file:
-        answers = track(_each(attempt, paths), f"Decoding {source}", len(paths))
+        answers = track(in_threads(lambda path: read_file(path, image_size), paths), f"Decoding {source}", len(paths))
         for position, answer in enumerate(answers):
             if isinstance(answer, str):
                 broken[position] = answer
@@ -101,7 +95,7 @@ def _decode(paths: Sequence[Path], image_size: int, source: str, place: Path) ->
     return kept
 
 
-def _each(function: Callable[[Path], Answer], paths: Sequence[Path]) -> Iterator[Answer]:
+def in_threads(function: Callable[[Path], Answer], paths: Iterable[Path]) -> Iterator[Answer]:
     """`function` of every path, in order, on all cores, a few ahead of the one that is asked for."""
     cores = os.cpu_count() or 1
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
@@ -114,6 +108,14 @@ def _each(function: Callable[[Path], Answer], paths: Sequence[Path]) -> Iterator
                 yield answer
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def read_file(path: Path, image_size: int) -> np.ndarray | str:
+    """The picture in a file as uint8 (3, S, S), or why there is none."""
+    try:
+        return read_picture(_content(path), image_size)
+    except PictureError as error:
+        return str(error)
 
 
 def _content(path: Path) -> bytes:

@@ -75,7 +75,8 @@ class ModelConfig(BaseModel):
     class_shares: tuple[float, ...] = ()
     """How frequent each class was among the training images; empty in folders of before this was kept."""
     trained_shares: tuple[float, ...] = ()
-    """What share of the classifier's attention each class had: other than `class_shares` where it was rebalanced."""
+    """What share of the classifier's attention each class had: other than `class_shares` where it was rebalanced;
+    empty where no classifier was trained."""
     usual_error: float | None = None
     """Mean squared error, of pixels in [0, 1], that 99 of 100 validation images stay below; None without a decoder."""
 

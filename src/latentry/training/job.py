@@ -89,7 +89,9 @@ class Job:
         )
 
     def trained_shares(self) -> tuple[float, ...]:
-        """What share of the classifier's attention each class has."""
+        """What share of the classifier's attention each class has; empty where none is trained."""
+        if not self.recipe.classify.max_epochs:
+            return ()
         weights = class_weights(self.recipe.classify.class_weight, self.counts)
         return shares_in_training(self.counts, weights, balanced=self.recipe.batches.classify.balanced)
 

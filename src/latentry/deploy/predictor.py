@@ -1,0 +1,135 @@
+"""A trained model, asked about new images: how likely each class is, and whether they look like the training images."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from latentry.errors import RecipeError, RunError
+from latentry.inference import answers
+from latentry.models.network import AutoencoderClassifier
+from latentry.run import Run
+from latentry.runtime import resolve_device, resolve_precision
+from latentry.training.checkpoint import ModelConfig, load_model
+
+PRIOR_TOLERANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model says of N images.
+
+    Attributes:
+        probabilities: float64, shape (N, K).
+        latents: float32, shape (N, c, h, w).
+        reconstructions: float32, shape (N, 3, S, S), in [0, 1].
+        errors: float64, shape (N,), mean squared error of the reconstruction, of pixels in [0, 1].
+    """
+
+    probabilities: np.ndarray
+    latents: np.ndarray
+    reconstructions: np.ndarray
+    errors: np.ndarray
+
+
+class Predictor:
+    """A network and what was learned of it on validation images.
+
+    Probabilities are calibrated by the model's temperature, and are those of a world in which classes are as frequent
+    as among the training images, whatever rebalancing it was trained with; or as `prior` says (class name to share;
+    classes that it doesn't name divide what is left as in training).
+
+    Raises:
+        RecipeError: the prior names an unknown class, or its shares are no shares.
+    """
+
+    def __init__(
+        self,
+        network: AutoencoderClassifier,
+        config: ModelConfig,
+        *,
+        prior: dict[str, float] | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.config = config
+        self.device = resolve_device(device)
+        self.precision = resolve_precision("auto", self.device)
+        self.network = network.to(self.device).eval()
+        self.log_ratio = np.zeros(len(config.class_names))
+        if config.trained_shares:
+            wanted = shares(config.class_names, config.class_shares, prior or {})
+            with np.errstate(divide="ignore"):
+                self.log_ratio = np.log(wanted) - np.log(np.array(config.trained_shares))
+
+    @classmethod
+    def load(cls, folder: Path, *, prior: dict[str, float] | None = None, device: str = "auto") -> "Predictor":
+        """The predictor of a run's folder, or of a folder with its `model.safetensors` and `config.json`.
+
+        Raises:
+            RunError: there is no model in it, or a damaged one.
+            RecipeError: as the class.
+        """
+        return cls(*load_model(model_folder(folder)), prior=prior, device=device)
+
+    def answer(self, images: np.ndarray) -> Answer:
+        """What it says of uint8 images (N, 3, S, S), where S is `config.image_size`."""
+        outputs = list(
+            answers(self.network, images, views=self.config.views, device=self.device, precision=self.precision)
+        )
+        latents, reconstructions, logits = (
+            np.concatenate([getattr(output, name).numpy() for output in outputs])
+            for name in ("latent", "reconstruction", "logits")
+        )
+        errors = np.square(reconstructions.astype(np.float64) - images / 255).mean(axis=(1, 2, 3))
+        return Answer(self.probabilities(logits), latents, reconstructions, errors)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (N, K) of logits, moved from the shares in training to those that are expected.
+
+        Source: Saerens, Latinne and Decaestecker 2002, equation 2.4.
+        """
+        trained = log_softmax(logits.astype(np.float64) / self.config.temperature, axis=1)
+        moved: np.ndarray = softmax(trained + self.log_ratio, axis=1)
+        return moved
+
+    def usual(self, errors: np.ndarray) -> np.ndarray | None:
+        """Whether images reconstruct as well as 99 of 100 validation images did, bool (N,); None without a decoder."""
+        return None if self.config.usual_error is None else errors <= self.config.usual_error
+
+
+def model_folder(folder: Path) -> Path:
+    """Where the model of `folder` lies: a run's in `model/`, or the folder itself.
+
+    Raises:
+        RunError: there is none.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    if not (folder / "model" / "config.json").is_file():
+        run = Run.open(folder)  # says what is wrong with a folder that is none
+        raise RunError(f"{run.folder} has no model yet: continue it with `latentry train --resume {run.folder}`")
+    return folder / "model"
+
+
+def shares(names: tuple[str, ...], trained: tuple[float, ...], prior: dict[str, float]) -> np.ndarray:
+    """Expected share of each class, float64 (K,), from those in training and those that `prior` fixes.
+
+    Raises:
+        RecipeError: a class is unknown, a share is none, or they don't fit together.
+    """
+    unknown = sorted(prior.keys() - set(names))
+    if unknown:
+        raise RecipeError(f"--prior names {unknown[0]!r}; the classes are {', '.join(names)}")
+    wrong = {name: share for name, share in prior.items() if not 0 <= share <= 1}
+    total = sum(prior.values())
+    if wrong or total > 1 + PRIOR_TOLERANCE or (len(prior) == len(names) and total < 1 - PRIOR_TOLERANCE):
+        named = next(iter(wrong.items()), ("all together", total))
+        raise RecipeError(f"--prior gives {named[0]} {named[1]:g}: shares are from 0 to 1, and 1 all together")
+    rest = sum(share for name, share in zip(names, trained, strict=True) if name not in prior)
+    return np.array(
+        [
+            prior.get(name, (1 - total) * share / rest if rest else 0.0)
+            for name, share in zip(names, trained, strict=True)
+        ]
+    )

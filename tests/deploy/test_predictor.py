@@ -1,0 +1,98 @@
+"""What a model says: calibrated, moved to other frequencies, and whether an image is like those it knows."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from latentry.deploy.predictor import Predictor, shares
+from latentry.errors import RecipeError, RunError
+from latentry.evaluation.evaluate import load_predictions
+from latentry.inference import probabilities
+from latentry.run import Run
+
+NAMES = ("bird", "cat", "deer")
+
+
+def test_it_says_what_validation_was_told(finished_run, toy_folder):
+    predictor = Predictor.load(finished_run)
+    run = Run.open(finished_run)
+    stored = load_predictions(run)
+    answer = predictor.answer(stored["validation_example_images"])
+    places = stored["validation_example_positions"]
+    expected = probabilities(stored["validation_logits"][places], run.results()["temperature"])
+    assert answer.probabilities == pytest.approx(expected, abs=1e-5)
+    assert answer.latents.astype(np.float16) == pytest.approx(stored["validation_latents"][places], abs=2e-2)
+    assert -10 * np.log10(answer.errors) == pytest.approx(stored["validation_psnr"][places], abs=1e-3)
+    usual = predictor.usual(10 ** (-stored["validation_psnr"] / 10))
+    assert usual is not None
+    assert 0 < (~usual).sum() <= 1 + 0.01 * len(usual)
+    assert predictor.config.usual_error is not None
+    assert predictor.usual(predictor.config.usual_error * np.array([0.99, 1.01])).tolist() == [True, False]
+
+
+def test_probabilities_move_to_where_classes_have_other_frequencies(finished_run):
+    plain = Predictor.load(finished_run)
+    logits = np.random.default_rng(0).normal(size=(50, 3)) * 3
+    trained = softmax(logits / plain.config.temperature, axis=1)
+    assert plain.probabilities(logits) == pytest.approx(trained)
+    moved = Predictor.load(finished_run, prior={"cross": 0.8, "circle": 0.1, "stripes": 0.1})
+    expected = trained * np.array([0.1, 0.8, 0.1]) / np.array(plain.config.class_shares)
+    assert moved.probabilities(logits) == pytest.approx(expected / expected.sum(axis=1, keepdims=True))
+    never = Predictor.load(finished_run, prior={"cross": 0.0})
+    assert (never.probabilities(logits)[:, 1] == 0).all()
+    assert never.probabilities(logits).sum(axis=1) == pytest.approx(1)
+
+
+def test_rebalancing_in_training_is_undone(finished_run):
+    """By Bayes: a classifier that is right where classes are alike is right again where they are as in the data."""
+    predictor = Predictor.load(finished_run)
+    config = predictor.config.model_copy(
+        update={"class_shares": (0.7, 0.2, 0.1), "trained_shares": (1 / 3, 1 / 3, 1 / 3), "temperature": 1.0}
+    )
+    generator = np.random.default_rng(1)
+    labels = generator.choice(3, 40_000, p=config.class_shares)
+    seen = generator.normal(labels, 1.0)
+    logits = -((seen[:, None] - np.arange(3)) ** 2) / 2  # the likelihoods: the posterior of classes that are alike
+    corrected = Predictor(predictor.network, config).probabilities(logits)
+    assert corrected.mean(axis=0) == pytest.approx(config.class_shares, abs=0.01)
+    confident = corrected[:, 0] > 0.8
+    assert (labels[confident] == 0).mean() == pytest.approx(corrected[confident, 0].mean(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("prior", "expected"),
+    [
+        ({}, [0.5, 0.3, 0.2]),
+        ({"bird": 0.1}, [0.1, 0.54, 0.36]),
+        ({"bird": 0.2, "cat": 0.8}, [0.2, 0.8, 0.0]),
+        ({"bird": 0.2, "cat": 0.3, "deer": 0.5}, [0.2, 0.3, 0.5]),
+    ],
+)
+def test_classes_that_a_prior_does_not_name_divide_the_rest(prior, expected):
+    assert shares(NAMES, (0.5, 0.3, 0.2), prior) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("prior", "reason"),
+    [
+        ({"dog": 0.5}, "names 'dog'; the classes are bird, cat, deer"),
+        ({"bird": -0.1}, "gives bird -0.1"),
+        ({"bird": float("nan")}, "gives bird nan"),
+        ({"bird": 0.7, "cat": 0.7}, r"gives all together 1\.4"),
+        ({"bird": 0.1, "cat": 0.1, "deer": 0.1}, r"gives all together 0\.3"),
+    ],
+)
+def test_a_prior_that_is_none_is_refused(prior, reason):
+    with pytest.raises(RecipeError, match=reason):
+        shares(NAMES, (0.5, 0.3, 0.2), prior)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path, finished_run):
+    with pytest.raises(RunError, match="no run folder"):
+        Predictor.load(tmp_path / "missing")
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(RunError, match="has no model yet: continue it with"):
+        Predictor.load(tmp_path)
+    assert dataclasses.is_dataclass(Predictor.load(finished_run / "model").answer(np.zeros((1, 3, 32, 32), np.uint8)))
