@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AutoencoderClassifier": "latentry.models.network",
     "ImageSet": "latentry.data.imageset",
+    "LatentClassifier": "latentry.estimator",
     "LatentryError": "latentry.errors",
     "Predictor": "latentry.deploy.predictor",
     "Recipe": "latentry.recipe",

@@ -30,6 +30,18 @@ USUAL_SHARE = 0.99
 """Share of the validation images whose reconstruction error counts as usual."""
 
 
+class Calibration(NamedTuple):
+    """What validation images tell of a network's answers.
+
+    Attributes:
+        temperature: what its logits are divided by.
+        usual_error: the squared error that few images exceed; None where it isn't known.
+    """
+
+    temperature: float = 1.0
+    usual_error: float | None = None
+
+
 def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_test: bool = False) -> Run:
     """Trains `recipe` into the new run `folder`; `minutes` replaces its numbers of epochs by what fits, a control too.
 
@@ -49,6 +61,13 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
     if will_test:
         check_test(recipe.data)
     images = load_train(recipe.data)
+    return train_on(images, recipe, folder, calibration, minutes=minutes)
+
+
+def train_on(
+    images: ImageSet, recipe: Recipe, folder: Path, calibration: Calibration, *, minutes: float | None = None
+) -> Run:
+    """As `train`, of a resolved recipe whose images are at hand."""
     split = make_split(images, recipe.data)
     job = Job(recipe, images, split)
     if minutes is not None:
@@ -171,18 +190,6 @@ def resolved(recipe: Recipe) -> Recipe:
             "evaluate": recipe.evaluate.model_copy(update={"temperature_from": lender}),
         }
     )
-
-
-class Calibration(NamedTuple):
-    """What validation images tell of a network's answers.
-
-    Attributes:
-        temperature: what its logits are divided by.
-        usual_error: the squared error that few images exceed; None where it isn't known.
-    """
-
-    temperature: float = 1.0
-    usual_error: float | None = None
 
 
 def borrowed_calibration(recipe: Recipe) -> Calibration:

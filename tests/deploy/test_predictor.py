@@ -1,6 +1,9 @@
 """What a model says: calibrated, moved to other frequencies, and whether an image is like those it knows."""
 
 import dataclasses
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from latentry.deploy.predictor import Predictor, shares
 from latentry.errors import RecipeError, RunError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.inference import probabilities
+from latentry.report.card import write_card
 from latentry.run import Run
 
 NAMES = ("bird", "cat", "deer")
@@ -96,3 +100,48 @@ def test_a_folder_without_a_model_is_named(tmp_path, finished_run):
     with pytest.raises(RunError, match="has no model yet: continue it with"):
         Predictor.load(tmp_path)
     assert dataclasses.is_dataclass(Predictor.load(finished_run / "model").answer(np.zeros((1, 3, 32, 32), np.uint8)))
+
+
+def test_a_model_folder_goes_round_through_the_hubs_interface(finished_run, tmp_path):
+    run = Run.open(finished_run)
+    write_card(run)
+    predictor = Predictor.from_pretrained(run.model_folder)
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    predictor.save_pretrained(tmp_path / "copy")
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    for name in ("README.md", "config.json", "model.safetensors"):
+        assert (tmp_path / "copy" / name).read_bytes() == (run.model_folder / name).read_bytes()
+    again = Predictor.from_pretrained(str(tmp_path / "copy"), prior={"cross": 0.5})
+    assert np.array_equal(again.answer(images).latents, predictor.answer(images).latents)
+    assert not np.allclose(again.answer(images).probabilities, predictor.answer(images).probabilities)
+
+
+def test_the_card_says_what_results_say(finished_run):
+    run = Run.open(finished_run)
+    card = write_card(run).read_text()
+    scores = run.results()["validation"]
+    assert card.startswith("---\nlibrary_name: latentry\n")
+    assert f"| {100 * scores['accuracy']:.1f} % | {100 * scores['balanced_accuracy']:.1f} % |" in card
+    row = scores["per_class"][1]
+    assert f"| cross | 34 | {100 * row['recall']:.1f} % | {100 * row['precision']:.1f} % |" in card
+    assert "the test images have not been opened" in card
+
+
+def test_a_model_needs_no_network_no_recipe_and_no_pickle(finished_run, tmp_path):
+    shutil.copytree(finished_run / "model", tmp_path / "model")
+    program = (
+        "import socket, pickle, latentry, numpy\n"
+        "def refused(*_, **__): raise AssertionError\n"
+        "load = latentry.Predictor.from_pretrained\n"
+        "socket.socket.connect = pickle.load = pickle.loads = pickle.Unpickler = refused\n"
+        "predictor = load('model')\n"
+        "print(predictor.answer(numpy.zeros((1, 3, 32, 32), numpy.uint8)).probabilities.sum())\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(1)

@@ -2,16 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from huggingface_hub import ModelHubMixin, snapshot_download
 from scipy.special import log_softmax, softmax
 
+from latentry import files
 from latentry.errors import RecipeError, RunError
 from latentry.inference import answers
 from latentry.models.network import AutoencoderClassifier
 from latentry.run import Run
 from latentry.runtime import resolve_device, resolve_precision
-from latentry.training.checkpoint import ModelConfig, load_model
+from latentry.training.checkpoint import ModelConfig, load_model, save_model
 
 PRIOR_TOLERANCE = 1e-6
 
@@ -33,12 +36,15 @@ class Answer:
     errors: np.ndarray
 
 
-class Predictor:
+class Predictor(ModelHubMixin):
     """A network and what was learned of it on validation images.
 
     Probabilities are calibrated by the model's temperature, and are those of a world in which classes are as frequent
     as among the training images, whatever rebalancing it was trained with; or as `prior` says (class name to share;
     classes that it doesn't name divide what is left as in training).
+
+    `from_pretrained`, `save_pretrained` and `push_to_hub` are the Hugging Face Hub's; a folder is read without network,
+    recipes or pickle.
 
     Raises:
         RecipeError: the prior names an unknown class, or its shares are no shares.
@@ -51,10 +57,12 @@ class Predictor:
         *,
         prior: dict[str, float] | None = None,
         device: str = "auto",
+        precision: Literal["auto", "bf16", "fp32"] = "auto",
     ) -> None:
         self.config = config
+        self.card = ""
         self.device = resolve_device(device)
-        self.precision = resolve_precision("auto", self.device)
+        self.precision = resolve_precision(precision, self.device)
         self.network = network.to(self.device).eval()
         self.log_ratio = np.zeros(len(config.class_names))
         if config.trained_shares:
@@ -70,7 +78,45 @@ class Predictor:
             RunError: there is no model in it, or a damaged one.
             RecipeError: as the class.
         """
-        return cls(*load_model(model_folder(folder)), prior=prior, device=device)
+        model = model_folder(folder)
+        predictor = cls(*load_model(model), prior=prior, device=device)
+        card = model / "README.md"
+        predictor.card = card.read_text(encoding="utf-8") if card.exists() else ""
+        return predictor
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model(save_directory, self.network, self.config)
+        if self.card:
+            files.write_text(save_directory / "README.md", self.card)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        prior: dict[str, float] | None = None,
+        device: str = "auto",
+        **_from_config: object,
+    ) -> "Predictor":
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=["model.safetensors", "config.json", "README.md"],
+                )
+            )
+        return cls.load(folder, prior=prior, device=device)
 
     def answer(self, images: np.ndarray) -> Answer:
         """What it says of uint8 images (N, 3, S, S), where S is `config.image_size`."""

@@ -43,7 +43,7 @@ def _write_report(run: Run) -> Path:
     rows = run.metrics()
     if not rows:
         raise RunError(f"{run.metrics_file} is missing or empty: restore it or train again")
-    part = _part(results)
+    part = best_known_part(results)
     with console.status("Writing the report"):
         charts = draw_charts(results, predictions, rows, part)
     for name, chart in charts.items():
@@ -90,7 +90,8 @@ def draw_charts(
     return charts
 
 
-def _part(results: dict[str, Any]) -> str | None:
+def best_known_part(results: dict[str, Any]) -> str | None:
+    """ "test" where it was opened, else "validation" where there is one."""
     return next((part for part in ("test", "validation") if results[part] is not None), None)
 
 
@@ -106,7 +107,7 @@ def _counts(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> dict
 def against_control(run: Run) -> dict[str, Any] | None:
     """What a report says of the run's control, where there is one that was asked the same images."""
     results = run.results()
-    part = _part(results)
+    part = best_known_part(results)
     if part is None or not run.control.results_file.exists():
         return None
     sides = [results, run.control.results()]
