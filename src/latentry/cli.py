@@ -195,6 +195,31 @@ def compare_two(
     print(json.dumps(content, indent=1) if as_json else f"\n{content['verdict']}\n\nreport: {page}")
 
 
+@app.command("inspect")
+def inspect_data(
+    data: Annotated[str, typer.Argument(help="cifar10, a folder with one folder of images a class, or a CSV.")],
+    image_size: ImageSizeOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the networks that look, and of the parts.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder; default inspections/DATA.")] = None,
+) -> None:
+    """Look at images before training: counts, near-duplicates, odd ones, labels that are likely wrong."""
+    from latentry.recipe import parse_recipe
+    from latentry.studies import inspect
+
+    sizes = {} if image_size is None else {"image_size": image_size}
+    recipe = parse_recipe({"name": "inspect", "data": {"source": data} | sizes})
+    if out is not None:
+        inspect.check_free(out)
+    inspection = inspect.inspect(recipe.data, seed=seed)
+
+    from latentry.report.inspection import findings, write_inspection
+
+    folder = out or free_folder(Path("inspections"), Path(data).stem or "data")
+    inspect.save(inspection.content, folder)
+    page = write_inspection(inspection.content, inspection.images, folder)
+    print(f"\n{findings(inspection.content)}\n\nreport: {page}")
+
+
 @app.command("evaluate")
 def evaluate_run(run: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: JsonOption = False) -> None:
     """Open the test set, once; a second call prints what is stored."""

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from latentry.data import cifar10
 from latentry.data.decoding import decoded
 from latentry.data.imageset import ImageSet
-from latentry.data.listing import Listing, listed_for_test, listed_for_training
+from latentry.data.listing import Listing, has_test, listed_for_test, listed_for_training
 from latentry.errors import DataError
 from latentry.progress import console
 from latentry.recipe import Data
@@ -44,6 +46,17 @@ def load_test(data: Data) -> ImageSet:
     if data.source == "cifar10":
         return cifar10.load_test()
     return read(listed_for_test(Path(data.source)), data.image_size, f"{data.source} (test)")
+
+
+def load_test_pixels(data: Data) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The test images, uint8 (N, 3, S, S), and their files, without their labels; None where there are none."""
+    if data.source == "cifar10":
+        return cifar10.load_test_pixels(), ()
+    if not has_test(Path(data.source)):
+        return None, ()
+    listing = listed_for_test(Path(data.source))
+    content = decoded(listing.files, data.image_size, f"{data.source} (test)")
+    return content.images, tuple(str(listing.files[position]) for position in content.positions)
 
 
 def check_test(data: Data) -> None:

@@ -65,6 +65,12 @@ def load_test(cache: Path | None = None) -> ImageSet:
     return _load(slice(NUM_TRAIN_BATCHES, None), cache)
 
 
+def load_test_pixels(cache: Path | None = None) -> np.ndarray:
+    """The 10,000 test images, uint8 (N, 3, 32, 32), without their labels."""
+    rows = _rows_of(slice(NUM_TRAIN_BATCHES, None), cache)
+    return rows[:, 1:].reshape(-1, 3, 32, 32)
+
+
 def fetch(source: str = "auto", cache: Path | None = None) -> Path:
     """Returns the cached file, made from `source` first where there is none or it is damaged.
 
@@ -102,12 +108,16 @@ def class_counts(cache: Path | None = None) -> dict[str, tuple[int, int]]:
 
 
 def _load(batches: slice, cache: Path | None) -> ImageSet:
+    rows = _rows_of(batches, cache)
+    return ImageSet(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64), CLASS_NAMES)
+
+
+def _rows_of(batches: slice, cache: Path | None) -> np.ndarray:
     file = (cache or default_cache()) / "cifar10.npy"
     if not file.exists():
         console.print(f"CIFAR-10 is not in {file.parent}: fetching it", soft_wrap=True)
         fetch("auto", cache)
-    rows = _checked_rows(file, batches)
-    return ImageSet(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64), CLASS_NAMES)
+    return _checked_rows(file, batches)
 
 
 def _checked_rows(file: Path, batches: slice) -> np.ndarray:

@@ -62,7 +62,7 @@ def listed_for_test(source: Path) -> Listing:
     if _is_table(source):
         listing = _of_table(source, ("test",), "", class_names)
     else:
-        if not (source / "test").is_dir():
+        if not has_test(source):
             raise DataError(f"{source} has no test images: put them into {source / 'test'}, one folder a class")
         listing = _of_class_folders(source / "test")
     if not listing.files:
@@ -74,6 +74,13 @@ def listed_for_test(source: Path) -> Listing:
         )
     _check_filled(listing, source / "test")
     return listing
+
+
+def has_test(source: Path) -> bool:
+    """Whether there is a test part."""
+    if _is_table(source):
+        return any(row["part"] == "test" for row in _rows(source, ""))
+    return (source / "test").is_dir()
 
 
 def files_below(folder: Path) -> list[Path]:

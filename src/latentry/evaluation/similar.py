@@ -1,0 +1,102 @@
+"""Which images show the same thing: candidates by a latent, then judged by their pixels."""
+
+import itertools
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torch.nn import functional
+
+NUM_COMPONENTS = 64
+NUM_FITTED = 5_000
+CHUNK = 2_000
+SIDE = 32
+"""Images are compared at this size, in pixels."""
+SURROUNDINGS = 5
+"""Side of the window whose mean is taken from each pixel before the comparison."""
+LARGEST_SHIFT = 2
+SMALLEST_DEVIATION = 1e-2
+
+
+def nearest(latents: np.ndarray, count: int) -> np.ndarray:
+    """Indices, (N, count), of the images whose latents (N, ...) are nearest to each one's, without itself.
+
+    By Euclidean distance in their 64 principal components.
+    """
+    rows = latents.reshape(len(latents), -1)
+    chosen = np.random.default_rng(0).permutation(len(rows))[:NUM_FITTED]
+    fitted = PCA(min(NUM_COMPONENTS, len(chosen), rows.shape[1]), random_state=0).fit(rows[chosen].astype(np.float32))
+    points = torch.from_numpy(
+        np.concatenate([fitted.transform(part.astype(np.float32)) for part in _chunks(rows)]).astype(np.float32)
+    )
+    count = min(count, len(points) - 1)
+    norms = points.square().sum(dim=1)
+    found = []
+    for start in range(0, len(points), CHUNK):
+        part = points[start : start + CHUNK]
+        distances = norms - 2 * part @ points.T
+        own = torch.arange(len(part))
+        distances[own, start + own] = torch.inf
+        found.append(distances.topk(count, largest=False).indices)
+    return torch.cat(found).numpy()
+
+
+def similarity(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """How alike the pairs (P, 2) of uint8 images (N, C, S, S) are: -1 to 1, float32 of shape (P,).
+
+    The correlation of what remains when each pixel's surroundings are taken from it, so that a common background or
+    shape alone doesn't make two images alike; the greatest over shifts of up to two pixels.
+    """
+    if not len(pairs):
+        return np.empty(0, dtype=np.float32)
+    return np.concatenate(
+        [_similarity(*(_details(images[part[:, side]]) for side in (0, 1))) for part in _chunks(pairs)]
+    )
+
+
+def near_duplicates(
+    images: np.ndarray, latents: np.ndarray, threshold: float, count: int = 4
+) -> list[tuple[int, int, float]]:
+    """Pairs of images whose similarity is at least `threshold`, the most alike first, among each one's `count` nearest.
+
+    `images` is uint8 (N, C, S, S), `latents` (N, ...).
+    """
+    neighbours = nearest(latents, count)
+    pairs = np.stack([np.repeat(np.arange(len(neighbours)), neighbours.shape[1]), neighbours.ravel()], axis=1)
+    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+    alike = similarity(images, pairs)
+    order = np.argsort(-alike, kind="stable")
+    return [(*pairs[place].tolist(), float(alike[place])) for place in order if alike[place] >= threshold]
+
+
+def _details(images: np.ndarray) -> Tensor:
+    """Images as float (N, C, 32, 32) without each pixel's surroundings."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    if pixels.shape[-1] != SIDE:
+        pixels = functional.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True)
+    margin = SURROUNDINGS // 2
+    padded = functional.pad(pixels, (margin,) * 4, mode="reflect")
+    return pixels - functional.avg_pool2d(padded, SURROUNDINGS, stride=1)
+
+
+def _similarity(first: Tensor, second: Tensor) -> np.ndarray:
+    inner = slice(LARGEST_SHIFT, -LARGEST_SHIFT)
+    side = SIDE - 2 * LARGEST_SHIFT
+    fixed = _standardised(second[..., inner, inner])
+    best = torch.full((len(first),), -1.0)
+    for down, right in itertools.product(range(2 * LARGEST_SHIFT + 1), repeat=2):
+        moved = _standardised(first[..., down : down + side, right : right + side])
+        best = torch.maximum(best, (moved * fixed).mean(dim=1))
+    return best.numpy()
+
+
+def _standardised(details: Tensor) -> Tensor:
+    """(N, C, h, w) as rows of mean 0 and deviation 1; of flat images smaller, so that nothing is like them."""
+    rows = details.flatten(1)
+    rows = rows - rows.mean(dim=1, keepdim=True)
+    return rows / rows.std(dim=1, keepdim=True, correction=0).clamp_min(SMALLEST_DEVIATION)
+
+
+def _chunks(array: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(array, -(-len(array) // CHUNK))

@@ -1,0 +1,74 @@
+"""A look at data finds what was planted, reads no test label, and writes what it shows."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentry import data
+from latentry.errors import DataError, RunError
+from latentry.recipe import Data
+from latentry.report.inspection import findings, write_inspection
+from latentry.studies import inspect
+
+
+@pytest.fixture(scope="module")
+def planted(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy images, with a picture that is in training and test, one under two labels, and a broken one."""
+    folder = Path(shutil.copytree(toy_folder, tmp_path_factory.mktemp("planted") / "images"))
+    generator = np.random.default_rng(5)
+    for number, places in enumerate((("train/circle", "test/circle"), ("train/circle", "train/cross"))):
+        noise = Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        for place in places:
+            noise.save(folder / place / f"planted-{number}.png")
+    (folder / "train" / "stripes" / "000.png").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.slow
+def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(inspect, "PRETRAIN_EPOCHS", 1)
+    monkeypatch.setattr(inspect, "CLASSIFY_EPOCHS", 1)
+    monkeypatch.setattr(data, "load_test", lambda *_: pytest.fail("test labels were read"))
+    inspection = inspect.inspect(Data(source=str(planted)))
+    content = json.loads(json.dumps(inspection.content))
+    assert content["counts"] == {"train": {"circle": 42, "cross": 41, "stripes": 39}, "test": {"all": 61}}
+    assert content["test_pixels_read"] is True
+    names = [
+        {Path(content["names"][str(row[side])]).relative_to(planted).as_posix() for side in ("first", "second")}
+        for row in content["duplicates"][:2]
+    ]
+    assert {"train/circle/planted-0.png", "test/circle/planted-0.png"} in names
+    assert {"train/circle/planted-1.png", "train/cross/planted-1.png"} in names
+    assert 1 <= content["test_images_with_duplicates_in_training"] <= 61
+    assert "planted-1.png" in {Path(content["names"][str(row["image"])]).name for row in content["label_suspects"]}
+    worst = [row for row in content["worst_reconstructed"] if row["class"] == "circle"][:2]
+    assert {Path(content["names"][str(row["image"])]).name for row in worst} == {"planted-0.png", "planted-1.png"}
+
+    inspect.save(content, tmp_path)
+    page = write_inspection(content, inspection.images, tmp_path)
+    assert page.read_text().count("<img") > 10
+    assert "could not be read: 1" in findings(content)
+    with (tmp_path / "duplicates.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(content["duplicates"])
+    assert {rows[0]["first_part"], rows[0]["second_part"]} <= {"train", "test"}
+    for name, table in (("labels", "label_suspects"), ("reconstructions", "worst_reconstructed")):
+        with (tmp_path / f"{name}.csv").open(newline="") as stream:
+            assert len(list(csv.DictReader(stream))) == len(content[table])
+    inspect.check_free(tmp_path)
+
+
+def test_what_is_in_the_way_is_named(tmp_path, toy_folder):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunError, match="is there already and holds no inspection: choose another --out"):
+        inspect.check_free(tmp_path)
+    folder = Path(shutil.copytree(toy_folder, tmp_path / "images"))
+    for path in sorted((folder / "train" / "cross").iterdir())[2:]:
+        path.unlink()
+    with pytest.raises(DataError, match="class 'cross' has 2 images, and looking for wrong labels needs 3"):
+        inspect.inspect(Data(source=str(folder)))
