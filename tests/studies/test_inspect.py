@@ -31,8 +31,8 @@ def planted(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
-    monkeypatch.setattr(inspect, "PRETRAIN_EPOCHS", 1)
-    monkeypatch.setattr(inspect, "CLASSIFY_EPOCHS", 1)
+    monkeypatch.setitem(inspect.PRETRAIN, "max_epochs", 1)
+    monkeypatch.setitem(inspect.CLASSIFY, "max_epochs", 2)
     monkeypatch.setattr(data, "load_test", lambda *_: pytest.fail("test labels were read"))
     inspection = inspect.inspect(Data(source=str(planted)))
     content = json.loads(json.dumps(inspection.content))

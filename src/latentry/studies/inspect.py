@@ -23,8 +23,9 @@ from latentry.recipe import Data, Recipe, load_recipe
 from latentry.training.checkpoint import load_model
 
 RECIPE = "quick"
-PRETRAIN_EPOCHS = 2
-CLASSIFY_EPOCHS = 4
+PRETRAIN = {"max_epochs": 2, "min_steps_per_epoch": 50}
+CLASSIFY = {"max_epochs": 4, "min_steps_per_epoch": 25, "batch_size": 128, "reconstruction_weight": 0.0}
+"""What is changed in the recipe's stages: a look needn't be as good as a run."""
 NUM_FOLDS = 3
 DUPLICATE_SIMILARITY = 0.6
 """On CIFAR-10 most pairs at this similarity are one picture, and below 0.5 most are two."""
@@ -133,10 +134,8 @@ def _recipe(data: Data, image_size: int, seed: int) -> Recipe:
     return recipe.model_copy(
         update={
             "data": Data(source=data.source, image_size=image_size, standing="all-train"),
-            "pretrain": recipe.pretrain.model_copy(update={"max_epochs": PRETRAIN_EPOCHS}),
-            "classify": recipe.classify.model_copy(
-                update={"max_epochs": CLASSIFY_EPOCHS, "reconstruction_weight": 0.0}
-            ),
+            "pretrain": recipe.pretrain.model_copy(update=PRETRAIN),
+            "classify": recipe.classify.model_copy(update=CLASSIFY),
         }
     )
 
