@@ -58,7 +58,14 @@ def test_a_folder_goes_the_whole_way(toy_folder, tmp_path):
 
     page = (run / "report" / "index.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:)', page)  # self-contained
-    for words in ("What the hidden layer keeps", "two dimensions", "PSNR", "cross", "opened once, after training"):
+    for words in (
+        "What the hidden layer keeps",
+        "How far its confidence",
+        "two dimensions",
+        "PSNR",
+        "cross",
+        "opened once, after training",
+    ):
         assert words in page
     network, config = load_model(run / "model")
     assert config.class_names == ("circle", "cross", "stripes")

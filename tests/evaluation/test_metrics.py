@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from latentry.evaluation.metrics import classification_metrics, ssim
+from latentry.evaluation.metrics import calibration_error, classification_metrics, reliability, ssim
 from latentry.inference import fit_temperature, probabilities
 from latentry.training.losses import psnr
 
@@ -75,3 +75,13 @@ def test_the_fitted_temperature_is_the_one_that_made_the_labels():
     labels = np.array([generator.choice(5, p=row) for row in true])
     assert fit_temperature(logits, labels) == pytest.approx(2.0, rel=0.05)
     assert probabilities(logits, 2.0).sum(axis=1) == pytest.approx(1)
+
+
+def test_reliability_has_the_bins_of_the_calibration_error():
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet([1.0, 0.5, 0.3], 500)
+    labels = generator.integers(0, 3, 500)
+    edges = np.minimum((probabilities.max(axis=1) * 15).astype(int), 14)
+    counts = np.unique(edges, return_counts=True)[1]
+    gaps = [abs(confidence - right) for confidence, right in reliability(labels, probabilities)]
+    assert np.average(gaps, weights=counts) == pytest.approx(calibration_error(labels, probabilities), abs=1e-6)

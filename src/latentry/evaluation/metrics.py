@@ -37,15 +37,12 @@ def classification_metrics(
         labels, predictions, labels=classes, zero_division=0.0
     )
     confusion = metrics.confusion_matrix(labels, predictions, labels=classes)
-    calibration_error = multiclass_calibration_error(
-        torch.from_numpy(probabilities), torch.from_numpy(labels), len(class_names), n_bins=NUM_CALIBRATION_BINS
-    )
     return {
         "accuracy": float((predictions == labels).mean()),
         "balanced_accuracy": float(recall[support > 0].mean()),
         "macro_f1": float(f1[support > 0].mean()),
         "log_loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
-        "ece": float(calibration_error),
+        "ece": calibration_error(labels, probabilities),
         "per_class": [
             {
                 "name": name,
@@ -59,6 +56,28 @@ def classification_metrics(
         ],
         "confusion_matrix": confusion.tolist(),
     }
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error of 15 equal bins, of labels (N,) and probabilities (N, K).
+
+    Source: Guo et al. 2017, arXiv 1706.04599, equation 3.
+    """
+    error = multiclass_calibration_error(
+        torch.from_numpy(probabilities),
+        torch.from_numpy(labels),
+        probabilities.shape[1],
+        n_bins=NUM_CALIBRATION_BINS,
+    )
+    return float(error)
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[float, float]]:
+    """Mean confidence and accuracy of each of those bins that has images, of labels (N,) and probabilities (N, K)."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * NUM_CALIBRATION_BINS).astype(int), NUM_CALIBRATION_BINS - 1)
+    filled = [bins == number for number in np.unique(bins)]
+    return [(float(confidence[chosen].mean()), float(right[chosen].mean())) for chosen in filled]
 
 
 def ssim(reconstructions: Tensor, images: Tensor) -> Tensor:

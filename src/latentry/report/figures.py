@@ -124,6 +124,20 @@ def curve(rows: list[dict[str, Any]], stage: str, quantity: str, title: str) -> 
     return draw(3.4, 2.6, paint)
 
 
+def calibration(bins: dict[str, list[tuple[float, float]]]) -> Chart:
+    """Accuracy by confidence, before and after calibration; on the diagonal both agree."""
+
+    def paint(axis: Axes, theme: Theme) -> None:
+        axis.plot([0, 1], [0, 1], color=theme.text, linewidth=0.8, linestyle=":")
+        for (name, points), color in zip(bins.items(), theme.series[1::-1], strict=True):
+            axis.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3, label=name)
+        axis.set_xlabel("confidence")
+        axis.set_ylabel("accuracy")
+        axis.legend(frameon=False, fontsize=8)
+
+    return draw(3.4, 2.6, paint)
+
+
 def confusion(matrix: list[list[int]], class_names: list[str]) -> Chart:
     """Heat map of recall: of the images of a row's class, the share that each column's class was given."""
     counts = np.array(matrix, dtype=float)

@@ -9,6 +9,7 @@ import numpy as np
 from latentry import files
 from latentry.errors import RunError
 from latentry.evaluation.evaluate import confident_mistakes, first_of_each_class, load_predictions, pair_of
+from latentry.evaluation.metrics import calibration_error, reliability
 from latentry.evaluation.paired import compared
 from latentry.inference import probabilities
 from latentry.progress import console
@@ -67,6 +68,10 @@ def _write_report(run: Run) -> Path:
             files.write_bytes(run.report_folder / "reconstructions.png", figures.sheet([images, rebuilt]))
         context |= {
             "reconstructions": [_reconstruction(*pair) for pair in pairs],
+            "calibration_errors": [
+                calibration_error(predictions[f"{part}_labels"], chances)
+                for chances in _calibration(results, predictions, part).values()
+            ],
             "mistakes": _mistakes(results, predictions, part) if results["trained_classifier"] else [],
         }
     files.write_text(run.report_file, render("report.html", context))
@@ -86,6 +91,12 @@ def draw_charts(
         latents, labels = predictions[f"{part}_latents"], predictions[f"{part}_labels"]
         if results["trained_classifier"]:
             charts["confusion"] = figures.confusion(results[part]["confusion_matrix"], names)
+            charts["calibration"] = figures.calibration(
+                {
+                    name: reliability(labels, chances)
+                    for name, chances in _calibration(results, predictions, part).items()
+                }
+            )
         charts["latent"] = figures.latent_map(latents, labels, names, results["seed"])
     return charts
 
@@ -93,6 +104,12 @@ def draw_charts(
 def best_known_part(results: dict[str, Any]) -> str | None:
     """ "test" where it was opened, else "validation" where there is one."""
     return next((part for part in ("test", "validation") if results[part] is not None), None)
+
+
+def _calibration(results: dict[str, Any], predictions: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """Probabilities (N, K) before and after calibration."""
+    logits = predictions[f"{part}_logits"]
+    return {"before": probabilities(logits, 1.0), "after": probabilities(logits, results["temperature"])}
 
 
 def _counts(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
