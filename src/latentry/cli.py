@@ -44,6 +44,9 @@ ImageSizeOption = Annotated[
     int | None, typer.Option(help="Side in pixels that your images are scaled to, 16 to 256; default 32.")
 ]
 LimitOption = Annotated[list[str] | None, typer.Option(help="Take N images of a class, no more: CLASS=N; repeatable.")]
+PriorOption = Annotated[
+    str | None, typer.Option(help="How frequent classes are where they are predicted: bird=0.5,cat=0.1.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results.json instead of text.")]
 
 
@@ -235,9 +238,7 @@ def predict_images(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name, the likeliest first.")] = 1,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-    prior: Annotated[
-        str | None, typer.Option(help="How frequent classes are where they are predicted: bird=0.5,cat=0.1.")
-    ] = None,
+    prior: PriorOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Say of each image which class it is, how sure that is, and whether it looks like the training images."""
@@ -274,6 +275,26 @@ def embed_images(
     for file, reason in problems:
         console.print(f"{file} is left out: {reason}", style="yellow", soft_wrap=True)
     print(f"{count:,} latents: {out}")
+
+
+@app.command("export")
+def export_run(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    form: Annotated[Literal["onnx"], typer.Option("--format", help="Of the file.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise its convolutions; measures the loss.")] = False,
+    prior: PriorOption = None,
+    out: Annotated[Path | None, typer.Option(help="The file; default RUN/model/model.onnx.")] = None,
+) -> None:
+    """Write a model as one file that runs without torch, checked against it."""
+    from latentry.deploy.export import export
+
+    file = out or run / "model" / f"model.{form}"
+    exported = export(run, file, prior=parse_prior(prior or ""), int8=int8)
+    print(f"largest difference from PyTorch: {exported.largest_difference:.2g}")
+    if exported.validation_accuracy is not None and exported.int8_validation_accuracy is not None:
+        accuracies = [100 * exported.validation_accuracy, 100 * exported.int8_validation_accuracy]
+        print(f"validation accuracy: {accuracies[0]:.2f} % in fp32, {accuracies[1]:.2f} % in int8")
+    print(f"{file.stat().st_size / 2**20:.1f} MiB: {file}")
 
 
 @app.command("report")
