@@ -104,7 +104,8 @@ def test_an_image_size_that_is_no_multiple_of_eight(toy_folder, tmp_path):
 def test_a_short_run_on_cifar10_learns(tmp_path):
     """A tenth of the reference problem for three epochs: well above the tenth that guessing gets."""
     limits = [f"--limit={name}={250 if name in ('bird', 'deer', 'truck') else 500}" for name in cifar10.CLASS_NAMES]
-    settings = ["--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=4", "--set", "classify.batch_size=128"]
+    settings = [*SHORT, "--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=4"]
+    settings += ["--set", "classify.batch_size=128"]
     done = latentry("train", "quick", *limits, *settings, "--out", "run", "--test", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
