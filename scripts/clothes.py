@@ -77,8 +77,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.folder.exists():
         sys.exit(f"{options.folder} is there already: name another folder")
-    if not 0.05 <= options.scale <= 20:
-        sys.exit(f"--scale {options.scale:g} is not between 0.05 and 20: the package has 7,000 images of a class")
+    if not 0.05 <= options.scale <= 12:
+        sys.exit(f"--scale {options.scale:g} is not between 0.05 and 12: the package has 7,000 images of a class")
     try:
         write(options.folder, options.scale)
     except DataError as error:

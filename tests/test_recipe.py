@@ -107,3 +107,12 @@ def test_recipes_are_frozen():
     assert recipe == Recipe(name="x")
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 3
+
+
+@pytest.mark.parametrize("wanted", ["balancd", {"bird": 0}, {"bird": -1.0}, {"bird": "heavy"}, {}, 3])
+def test_weights_of_classes_that_are_none_are_named_in_one_line(wanted):
+    with pytest.raises(
+        RecipeError, match=r"^classify\.class_weight = .* is neither none nor balanced, nor class names"
+    ):
+        load_recipe("quick", {"classify.class_weight": wanted})
+    assert load_recipe("quick", {"classify.class_weight": {"bird": 2}}).classify.class_weight == {"bird": 2.0}

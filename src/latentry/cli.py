@@ -319,13 +319,11 @@ def version(
 def finish(run: "Run", *, test: bool, as_json: bool) -> None:
     """Opens the test set where asked, writes the report, and prints results and the report's path."""
     from latentry.evaluation.evaluate import evaluate
-    from latentry.report.card import write_card
     from latentry.report.page import against_control, write_report
     from latentry.report.summary import summary
 
     results: dict[str, Any] = evaluate(run) if test else run.results()
     report = write_report(run)
-    write_card(run)
     if as_json:
         print(json.dumps(results, indent=1))
         return

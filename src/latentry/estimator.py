@@ -120,13 +120,14 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
 
     def _answer(self, X: Any) -> Answer:
         check_is_fitted(self)
-        return self.predictor_.answer(self._images(validate_data(self, X, allow_nd=True, dtype="numeric", reset=False)))
+        images = self._images(validate_data(self, X, allow_nd=True, dtype="numeric", reset=False))
+        return self.predictor_.answer(images, reconstructions=False)
 
     def _recipe(self, images: ImageSet, *, pictures: bool) -> Recipe:
         """The recipe, resolved; of what are no `pictures` no transform is made, which would exchange features."""
         seed = int(check_random_state(self.random_state).randint(2**31))
         smallest = min(images.counts().values())
-        weight: Any = self.class_weight or "none"
+        weight: Any = self.class_weight
         if isinstance(weight, dict):
             numbers = {label: str(number) for number, label in enumerate(self.classes_.tolist())}
             unknown = [label for label in weight if label not in numbers]
@@ -140,11 +141,15 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
             "data.split_seed": seed,
             "seed": seed,
             "device": self.device,
-            "classify.class_weight": weight,
         }
+        if weight is not None:
+            changes["classify.class_weight"] = weight
         if not pictures:
             changes |= {"batches": {}, "evaluate.views": 1}
-        return resolved(load_recipe(self.recipe, changes | (self.settings or {})))
+        recipe = resolved(load_recipe(self.recipe, changes | (self.settings or {})))
+        if recipe.control:
+            raise ValueError(f"recipe {recipe.name!r} also trains a control, for which an estimator has no use")
+        return recipe
 
     def _learn_range(self, X: np.ndarray) -> None:
         """What takes values to [0, 1]: nothing for uint8 and for floats that are there, else their own range."""

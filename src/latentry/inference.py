@@ -1,6 +1,6 @@
 """The one way from images to latent, reconstruction and probabilities."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -51,14 +51,28 @@ def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
     return calibrated
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def log_ratio(wanted: Sequence[float] | np.ndarray, trained: Sequence[float]) -> np.ndarray:
+    """How much likelier each class is where it is asked for than in training, float64 (K,), by its shares there.
+
+    Source: Saerens, Latinne and Decaestecker 2002, equation 2.4.
+    """
+    if not len(trained):
+        return np.zeros(len(wanted))
+    with np.errstate(divide="ignore"):
+        ratio: np.ndarray = np.log(np.asarray(wanted)) - np.log(np.asarray(trained))
+    return ratio
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, log_ratio: np.ndarray | float = 0.0) -> float:
     """The temperature, between 1/20 and 20, under which `labels` (N,) are likeliest given logits (N, K).
+
+    `log_ratio` (K,) is added to what the temperature divided: how much likelier classes are here than in training.
 
     Source: Guo et al. 2017, arXiv 1706.04599.
     """
 
     def negative_log_likelihood(log_temperature: float) -> float:
-        scores = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        scores = log_softmax(logits.astype(np.float64) / np.exp(log_temperature) + log_ratio, axis=1)
         return float(-scores[np.arange(len(labels)), labels].mean())
 
     bounds = (-np.log(HOTTEST), np.log(HOTTEST))

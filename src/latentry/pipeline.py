@@ -13,8 +13,8 @@ from latentry.data import check_test, load_train
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split, make_split
 from latentry.errors import RecipeError, RunError, continued_with
-from latentry.evaluation.evaluate import first_of_each_class, measure, note_skipped, save_predictions, scores
-from latentry.inference import fit_temperature
+from latentry.evaluation.evaluate import Measured, first_of_each_class, measure, note_skipped, save_predictions, scores
+from latentry.inference import fit_temperature, log_ratio
 from latentry.models.network import AutoencoderClassifier, latent_shape
 from latentry.progress import console
 from latentry.recipe import Recipe
@@ -34,11 +34,13 @@ class Calibration(NamedTuple):
     """What validation images tell of a network's answers.
 
     Attributes:
-        temperature: what its logits are divided by.
+        temperature: what its logits are divided by, as they are.
+        corrected_temperature: the same where the answers are then moved to how frequent classes are.
         usual_error: the squared error that few images exceed; None where it isn't known.
     """
 
     temperature: float = 1.0
+    corrected_temperature: float = 1.0
     usual_error: float | None = None
 
 
@@ -212,7 +214,8 @@ def borrowed_calibration(recipe: Recipe) -> Calibration:
             f"evaluate.temperature_from = {lender} ({lent.name}, {lent.data.standing}) is no held-out run of "
             f"{recipe.name} on the same data with the same network: name one that is"
         )
-    return Calibration(float(results["temperature"]), load_model(run.model_folder)[1].usual_error)
+    lent_config = load_model(run.model_folder)[1]
+    return Calibration(float(results["temperature"]), lent_config.temperature, lent_config.usual_error)
 
 
 def finish(job: Job, run: Run, calibration: Calibration) -> None:
@@ -224,6 +227,7 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
     recipe, images, split = job.recipe, job.images, job.split
     started = time.perf_counter()
     arrays = train_examples(images, split)
+    class_shares = shares_in_training(images.counts(split.train), None, balanced=False)
     measured = None
     if len(split.validation):
         measured = measure(
@@ -235,12 +239,7 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
             precision=job.precision,
             part="validation",
         )
-        calibration = Calibration(
-            fit_temperature(measured.arrays["logits"], measured.arrays["labels"])
-            if recipe.classify.max_epochs
-            else 1.0,
-            float(np.quantile(measured.errors, USUAL_SHARE)) if trained_decoder(recipe) else None,
-        )
+        calibration = calibrated(measured, recipe, log_ratio(class_shares, job.trained_shares()))
         arrays |= {f"validation_{name}": array for name, array in measured.arrays.items()}
     save_predictions(run, arrays)
     validation_seconds = time.perf_counter() - started
@@ -252,8 +251,8 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
         mean=tuple(network.mean.flatten().tolist()),
         deviation=tuple(network.deviation.flatten().tolist()),
         views=recipe.evaluate.views,
-        temperature=calibration.temperature,
-        class_shares=shares_in_training(images.counts(split.train), None, balanced=False),
+        temperature=calibration.corrected_temperature,
+        class_shares=class_shares,
         trained_shares=job.trained_shares(),
         usual_error=calibration.usual_error,
     )
@@ -270,6 +269,16 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
     content["seconds"]["validation"] = validation_seconds
     note_skipped(run, content, "train", images)
     files.write_json(run.results_file, content)
+
+
+def calibrated(measured: Measured, recipe: Recipe, ratio: np.ndarray) -> Calibration:
+    """What the validation images tell; `ratio` (K,) is `log_ratio` of classes in the data to classes in training."""
+    temperatures = (1.0, 1.0)
+    if recipe.classify.max_epochs:
+        logits, labels = measured.arrays["logits"], measured.arrays["labels"]
+        temperatures = (fit_temperature(logits, labels), fit_temperature(logits, labels, ratio))
+    usual_error = float(np.quantile(measured.errors, USUAL_SHARE)) if trained_decoder(recipe) else None
+    return Calibration(*temperatures, usual_error)
 
 
 def trained_decoder(recipe: Recipe) -> bool:
@@ -302,7 +311,7 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
         "standing": recipe.data.standing,
         "seed": recipe.seed,
         "train_images": job.images.counts(job.split.train),
-        "unlabelled_images": len(job.split.unlabelled),
+        "unlabelled_images": len(job.split.unlabelled) if recipe.pretrain.max_epochs else 0,
         "dataset_sha256": job.images.sha256,
         "split_sha256": job.split.sha256,
         "seconds": seconds,

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from latentry.errors import RecipeError
 
@@ -37,7 +46,7 @@ class Data(Section):
     image_size: Annotated[int, Field(ge=16, le=256)] = 32
     """Side in pixels that one's own images are scaled to, whatever their shape; CIFAR-10 is 32."""
     limit: dict[str, PositiveInt] = {}
-    """Class name to the most training images that are taken of it, validation included."""
+    """Class name to the most training images that are taken of it, with those that are drawn to validate."""
     draw: Literal["first", "random"] = "first"
     """Which images a limit keeps: the first in file order, or a random draw by `split_seed`."""
     standing: Standing = "held-out"
@@ -161,8 +170,19 @@ class Classify(Stage):
     """Above 0 trains jointly: cross-entropy plus this times the reconstruction's mean squared error."""
     label_smoothing: Share = 0.0
     """Share of each label that is spread over all classes."""
-    class_weight: Literal["none", "balanced"] | dict[str, PositiveFloat] = "none"
+    class_weight: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of each class in the loss: "balanced" makes all count alike; or class name to weight, 1 where unnamed."""
+
+    @field_validator("class_weight", mode="before")
+    @classmethod
+    def weights_are_weights(cls, wanted: Any) -> Any:
+        """Says in one line what a pair of types would say in two."""
+        numbers = wanted.values() if isinstance(wanted, dict) else [1.0] if wanted in ("none", "balanced") else []
+        if not numbers or not all(isinstance(weight, int | float) and 0 < weight < float("inf") for weight in numbers):
+            raise ValueError(
+                f"classify.class_weight = {wanted!r} is neither none nor balanced, nor class names with weights above 0"
+            )
+        return wanted
 
 
 class Evaluate(Section):
@@ -243,11 +263,6 @@ class Recipe(Section):
             raise ValueError(
                 f"data.group_column = {self.data.group_column} names a column, and {self.data.source} is no CSV file: "
                 "give one, or leave it out"
-            )
-        if self.data.unlabelled and self.batches.pretrain.balanced:
-            raise ValueError(
-                "batches.pretrain.balanced = true balances classes, and the images of data.unlabelled have none: "
-                "leave one of them out"
             )
         return self
 

@@ -66,6 +66,20 @@ def test_a_damaged_cache_is_made_again(pictures, tmp_path, damage):
     assert np.array_equal(decoded(pictures, 16, "pictures", cache).images, first)
 
 
+def test_files_that_change_while_they_are_read_are_not_kept(pictures, tmp_path, monkeypatch):
+    genuine = decoding.read_picture
+
+    def changing(content: bytes, image_size: int) -> np.ndarray:
+        pictures[-1].write_bytes(pictures[0].read_bytes())
+        return genuine(content, image_size)
+
+    monkeypatch.setattr(decoding, "read_picture", changing)
+    with pytest.raises(DataError, match="the files of pictures changed while they were read: try again"):
+        decoded(pictures, 16, "pictures", tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "images").glob("*.json"))
+    assert not list((tmp_path / "cache" / "images").glob("*.u8"))
+
+
 def test_what_a_killed_decoding_left_is_removed(pictures, tmp_path):
     cache = tmp_path / "cache"
     decoded(pictures, 16, "pictures", cache)

@@ -1,5 +1,6 @@
 """Which files are whose: folders, tables, and what is wrong with them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def test_a_table(tmp_path):
         "ant,a/2.png,,y",
         ",a/3.png,,x",
         '"ant","a/4, too.png",val,z',
-        "cat,/elsewhere/5.png,test,x",
-        "ant,6.png,test,x",
+        "cat,/elsewhere/5.png,test,w",
+        "ant,6.png,test,w",
     )
     listing = listed_for_training(source, "video")
     assert listing.class_names == ("ant", "cat")
@@ -88,6 +89,46 @@ def test_unlabelled_images_come_last_from_any_depth(tmp_path):
         listed_for_training(source, unlabelled=str(tmp_path / "none"))
     with pytest.raises(DataError, match="no folder"):
         files_below(tmp_path / "missing")
+
+
+def test_a_group_in_two_parts_is_refused(tmp_path):
+    for part in ("val", "test"):
+        source = table(tmp_path, "path,label,part,video", "1.png,ant,train,x", f"2.png,cat,{part},x", "3.png,cat,,y")
+        with pytest.raises(
+            DataError, match=rf"the group 'x' of .* has rows in the parts train and {part}: give it one"
+        ):
+            listed_for_training(source, "video")
+        assert len(listed_for_training(source).files) == (3 if part == "val" else 2)
+
+
+def test_a_part_val_may_lie_beside_the_classes(tmp_path):
+    laid_out(tmp_path, "ant/1.png", "cat/1.png", "val/ant/2.png", "val/cat/2.png")
+    listing = listed_for_training(tmp_path)
+    assert listing.class_names == ("ant", "cat")
+    assert listing.held_out.tolist() == [False, False, True, True]
+
+
+def test_unlabelled_images_must_lie_apart(tmp_path):
+    laid_out(tmp_path / "own", "train/ant/1.png", "train/cat/1.png", "test/ant/2.png", "test/cat/2.png", "more/3.png")
+    assert len(listed_for_training(tmp_path / "own", unlabelled=str(tmp_path / "own" / "more")).files) == 3
+    (tmp_path / "link").symlink_to(tmp_path / "own" / "test")
+    for folder in (tmp_path / "own", tmp_path / "own" / "test", tmp_path / "own" / "train" / "ant", tmp_path / "link"):
+        with pytest.raises(DataError, match="has too: give a folder that lies apart from its parts"):
+            listed_for_training(tmp_path / "own", unlabelled=str(folder))
+    source = table(tmp_path, "path,label,part", "own/train/ant/1.png,ant,", "a.png,cat,", "own/test/cat/2.png,cat,test")
+    with pytest.raises(DataError, match=r"holds .*test/cat/2\.png, which"):
+        listed_for_training(source, unlabelled=str(tmp_path / "own" / "test" / "cat"))
+
+
+def test_a_name_that_no_file_can_hold_is_refused(tmp_path):
+    (tmp_path / "ant").mkdir()
+    laid_out(tmp_path, "cat/1.png")
+    try:
+        (tmp_path / "ant" / os.fsdecode(b"\xff.png")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    with pytest.raises(DataError, match="is not UTF-8: rename it"):
+        listed_for_training(tmp_path)
 
 
 def test_what_is_wrong_with_a_folder_is_named(tmp_path):

@@ -72,6 +72,11 @@ def test_groups_stay_on_one_side():
         assert 0.08 < len(split.validation) / 300 < 0.25
         assert len(split.train) + len(split.validation) == 300
     assert len({split.sha256 for split in sides}) == 5
+    unknown = np.random.default_rng(3).random(300) < 0.3
+    some = dataclasses.replace(images, labels=np.where(unknown, -1, images.labels))
+    split = make_split(some, Data())
+    assert not set(groups[split.unlabelled]) & set(groups[split.validation])
+    assert set(split.unlabelled) == set(np.flatnonzero(unknown & ~np.isin(groups, groups[split.validation])))
     with pytest.raises(DataError, match="makes 2 parts of 40 groups, of which fold 3 is asked for"):
         make_split(images, Data(validation=0.5, fold=3))
     with pytest.raises(DataError, match="makes 7 parts of 3 groups"):

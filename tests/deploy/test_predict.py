@@ -94,9 +94,13 @@ def test_standard_input_is_an_image_or_a_list_of_files(finished_run, toy_folder,
     row = json.loads(piped.stdout)
     assert row["file"] == "-"
     assert row["classes"][0]["probability"] == pytest.approx(rows[0]["classes"][0]["probability"], abs=1e-6)
-    neither = latentry("predict", finished_run, "-", input=b"\x00\x01\x02\x03")
-    assert neither.returncode == 2
-    assert b"neither an image nor a list of files" in neither.stderr
+    cut_off = latentry("predict", finished_run, "-", input=files[0].read_bytes()[:200])
+    assert cut_off.returncode == 2
+    assert b"the image on standard input can't be read: it is damaged or cut off" in cut_off.stderr
+    names = ["BMW/1.jpg", "RIFF.png", "Äpfel/1.png", "nothing\0here"]
+    strange = latentry("predict", finished_run, "-", "--json", input="\n".join(names).encode())
+    assert [json.loads(line)["file"] for line in strange.stdout.splitlines()] == names
+    assert b"4 of 4 images can't be read" in strange.stderr
     missing = latentry("predict", finished_run, tmp_path / "none.png")
     assert (missing.returncode, missing.stderr.count(b"\n")) == (2, 1)
     assert b"no image or folder" in missing.stderr

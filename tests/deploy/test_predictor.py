@@ -13,7 +13,7 @@ from latentry.deploy.predictor import Predictor, shares
 from latentry.errors import RecipeError, RunError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.inference import probabilities
-from latentry.report.card import write_card
+from latentry.report.page import model_card, write_report
 from latentry.run import Run
 
 NAMES = ("bird", "cat", "deer")
@@ -72,6 +72,7 @@ def test_rebalancing_in_training_is_undone(finished_run):
         ({"bird": 0.1}, [0.1, 0.54, 0.36]),
         ({"bird": 0.2, "cat": 0.8}, [0.2, 0.8, 0.0]),
         ({"bird": 0.2, "cat": 0.3, "deer": 0.5}, [0.2, 0.3, 0.5]),
+        ({"bird": 0.1 + 0.7, "cat": 0.2 + 1e-16}, [0.8, 0.2, 0.0]),
     ],
 )
 def test_classes_that_a_prior_does_not_name_divide_the_rest(prior, expected):
@@ -104,7 +105,7 @@ def test_a_folder_without_a_model_is_named(tmp_path, finished_run):
 
 def test_a_model_folder_goes_round_through_the_hubs_interface(finished_run, tmp_path):
     run = Run.open(finished_run)
-    write_card(run)
+    write_report(run)
     predictor = Predictor.from_pretrained(run.model_folder)
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
     predictor.save_pretrained(tmp_path / "copy")
@@ -122,7 +123,7 @@ def test_a_model_folder_goes_round_through_the_hubs_interface(finished_run, tmp_
 
 def test_the_card_says_what_results_say(finished_run):
     run = Run.open(finished_run)
-    card = write_card(run).read_text()
+    card = model_card(run)
     scores = run.results()["validation"]
     assert card.startswith("---\nlibrary_name: latentry\n")
     assert f"| {100 * scores['accuracy']:.1f} % | {100 * scores['balanced_accuracy']:.1f} % |" in card
@@ -145,3 +146,21 @@ def test_a_model_needs_no_network_no_recipe_and_no_pickle(finished_run, tmp_path
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(1)
+
+
+def test_old_folders_are_answered_as_they_were_and_take_no_prior(finished_run):
+    predictor = Predictor.load(finished_run)
+    old = predictor.config.model_copy(update={"class_shares": (), "trained_shares": ()})
+    logits = np.random.default_rng(0).normal(size=(5, 3))
+    expected = softmax(logits / old.temperature, axis=1)
+    assert Predictor(predictor.network, old).probabilities(logits) == pytest.approx(expected)
+    with pytest.raises(RecipeError, match="which this model doesn't hold"):
+        Predictor(predictor.network, old, prior={"cross": 0.5})
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((1, 3, 48, 48), np.uint8), np.zeros((1, 3, 32, 32)), np.zeros((0, 3, 32, 32), np.uint8)]
+)
+def test_images_of_another_kind_are_refused(finished_run, images):
+    with pytest.raises(ValueError, match=r"give uint8 of \(N, 3, 32, 32\)"):
+        Predictor.load(finished_run).answer(images)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from latentry.data import cifar10
-from latentry.data.decoding import decoded
-from latentry.data.imageset import ImageSet
+from latentry.data.decoding import Decoded, decoded
+from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.data.listing import Listing, has_test, listed_for_test, listed_for_training
 from latentry.errors import DataError
 from latentry.progress import console
@@ -49,14 +49,18 @@ def load_test(data: Data) -> ImageSet:
 
 
 def load_test_pixels(data: Data) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """The test images, uint8 (N, 3, S, S), and their files, without their labels; None where there are none."""
+    """The test images, uint8 (N, 3, S, S), and their files, without their labels; None where there are none.
+
+    Raises:
+        DataError: as `read`.
+    """
     if data.source == "cifar10":
         return cifar10.load_test_pixels(), ()
     if not has_test(Path(data.source)):
         return None, ()
-    listing = listed_for_test(Path(data.source))
-    content = decoded(listing.files, data.image_size, f"{data.source} (test)")
-    return content.images, tuple(str(listing.files[position]) for position in content.positions)
+    files = listed_for_test(Path(data.source)).files
+    content, _ = _decoded(files, data.image_size, f"{data.source} (test)")
+    return content.images, tuple(str(files[position]) for position in content.positions)
 
 
 def check_test(data: Data) -> None:
@@ -69,27 +73,38 @@ def read(listing: Listing, image_size: int, source: str) -> ImageSet:
     """The images of `listing`, scaled to `image_size` pixels square; broken ones are left out and named.
 
     Raises:
-        DataError: more than 5 % are broken, or all of a class.
+        DataError: more than 5 % are broken, of those with labels or of those without, or all of a class or part.
     """
-    content = decoded(listing.files, image_size, source)
-    skipped = tuple((str(listing.files[position]), reason) for position, reason in content.broken.items())
-    if skipped:
-        first = f"{skipped[0][0]}: {skipped[0][1]}"
-        found = f"{len(skipped):,} of {len(listing.files):,} images of {source} can't be read"
-        if len(skipped) > LARGEST_BROKEN_SHARE * len(listing.files):
-            raise DataError(f"{found}, the limit is {LARGEST_BROKEN_SHARE:.0%}; {first}; mend or remove them")
-        console.print(f"{found} and are left out; {first}", style="yellow", soft_wrap=True)
-    labels = listing.labels[content.positions]
+    content, skipped = _decoded(listing.files, image_size, source, listing.labels == UNLABELLED)
     images = ImageSet(
         content.images,
-        labels,
+        listing.labels[content.positions],
         listing.class_names,
         held_out=listing.held_out[content.positions] if listing.held_out.any() else None,
         groups=None if listing.groups is None else listing.groups[content.positions],
         files=tuple(str(listing.files[position]) for position in content.positions),
         skipped=skipped,
     )
-    empty = [name for name, count in images.counts().items() if not count]
+    empty = [f"class {name!r}" for name, count in images.counts().items() if not count]
+    if images.held_out is not None and not images.held_out.any():
+        empty.append("the part val")
     if empty:
-        raise DataError(f"none of the images of class {empty[0]!r} can be read; {first}; mend them")
+        raise DataError(f"none of the images of {empty[0]} can be read; {': '.join(skipped[0])}; mend them")
     return images
+
+
+def _decoded(
+    files: tuple[Path, ...], image_size: int, source: str, apart: np.ndarray | None = None
+) -> tuple[Decoded, tuple[tuple[str, str], ...]]:
+    """The files decoded, and those that are broken; 5 % of the ones that stand `apart`, and of the others, may be."""
+    content = decoded(files, image_size, source)
+    skipped = tuple((str(files[position]), reason) for position, reason in content.broken.items())
+    if skipped:
+        first = f"{skipped[0][0]}: {skipped[0][1]}"
+        found = f"{len(skipped):,} of {len(files):,} images of {source} can't be read"
+        broken = np.isin(np.arange(len(files)), list(content.broken))
+        sides = [np.ones(len(files), dtype=bool)] if apart is None else [apart, ~apart]
+        if any(broken[side].mean() > LARGEST_BROKEN_SHARE for side in sides if side.any()):
+            raise DataError(f"{found}, the limit is {LARGEST_BROKEN_SHARE:.0%}; {first}; mend or remove them")
+        console.print(f"{found} and are left out; {first}", style="yellow", soft_wrap=True)
+    return content, skipped

@@ -17,7 +17,7 @@ from filelock import FileLock
 from latentry import files
 from latentry.data.cache import default_cache
 from latentry.data.pictures import PictureError, read_picture
-from latentry.errors import RunError
+from latentry.errors import DataError, RunError
 from latentry.progress import track
 
 LARGEST_FILE_BYTES = 1 << 28
@@ -47,7 +47,10 @@ class Decoded:
 def decoded(paths: Sequence[Path], image_size: int, source: str, cache: Path | None = None) -> Decoded:
     """Decodes `paths` to squares of `image_size` pixels, or finds them in the cache, whatever they are called by now.
 
-    Memory stays at a few images a core, however many there are. `source` is what the progress bar calls them.
+    Memory stays at a few images a core, however many there are. `source` is what messages call them.
+
+    Raises:
+        DataError: a file changed meanwhile.
 
     """
     # A file is read twice the first time, to know whether the second reading is needed.
@@ -55,7 +58,7 @@ def decoded(paths: Sequence[Path], image_size: int, source: str, cache: Path | N
     for one in track(in_threads(_file_digest, paths), f"Looking through {source}", len(paths)):
         digest.update(one)
     folder = (cache or default_cache()) / "images"
-    place = folder / digest.hexdigest()[:32]
+    place = folder / digest.hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(place.with_suffix(".lock")):
         for partial in folder.glob(f".{place.name}.*{files.PARTIAL}"):
@@ -81,14 +84,28 @@ def _kept(place: Path, num_files: int, image_size: int) -> Decoded | None:
 
 def _decode(paths: Sequence[Path], image_size: int, source: str, place: Path) -> Decoded:
     broken: dict[int, str] = {}
+    digest = hashlib.sha256(f"{FORMAT}|{image_size}".encode())
+
+    def attempt(path: Path) -> tuple[bytes, np.ndarray | str]:
+        try:
+            content = _content(path)
+        except PictureError as error:
+            return str(error).encode(), str(error)
+        one = hashlib.sha256(content).digest()
+        try:
+            return one, read_picture(content, image_size)
+        except PictureError as error:
+            return one, str(error)
 
     with files.replacing(place.with_suffix(".u8")) as temporary, temporary.open("wb") as file:
-        answers = track(in_threads(lambda path: read_file(path, image_size), paths), f"Decoding {source}", len(paths))
-        for position, answer in enumerate(answers):
+        for position, (one, answer) in enumerate(track(in_threads(attempt, paths), f"Decoding {source}", len(paths))):
+            digest.update(one)
             if isinstance(answer, str):
                 broken[position] = answer
             else:
                 file.write(answer.tobytes())
+        if digest.hexdigest() != place.name:
+            raise DataError(f"the files of {source} changed while they were read: try again")
     files.write_text(place.with_suffix(".json"), json.dumps({"broken": broken}) + "\n")
     kept = _kept(place, len(paths), image_size)
     assert kept is not None
@@ -124,8 +141,8 @@ def _content(path: Path) -> bytes:
         if size > LARGEST_FILE_BYTES:
             raise PictureError(f"it has {size:,} bytes, the limit is {LARGEST_FILE_BYTES:,}")
         return path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"it can't be opened ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:
+        raise PictureError(f"it can't be opened ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _file_digest(path: Path) -> bytes:

@@ -2,8 +2,9 @@
 
 import csv
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def listed_for_training(source: Path, group_column: str = "", unlabelled: str = 
     if len(listing.class_names) < 2:
         raise DataError(f"{source} has fewer than 2 classes ({_names(listing)}): give each class its images")
     _check_filled(listing, source)
-    return _with_unlabelled(listing, Path(unlabelled)) if unlabelled else listing
+    return _with_unlabelled(listing, source, Path(unlabelled)) if unlabelled else listing
 
 
 def listed_for_test(source: Path) -> Listing:
@@ -95,7 +96,17 @@ def files_below(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names]
-    return sorted(filter(_is_picture, found))
+    return _sorted(found)
+
+
+def _place(path: Path) -> tuple[str, str]:
+    """What a file is known by, whichever way its folder is reached."""
+    return _real(path.parent), path.name
+
+
+@functools.cache
+def _real(folder: Path) -> str:
+    return os.path.realpath(folder)
 
 
 def _is_table(source: Path) -> bool:
@@ -110,6 +121,17 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
 
 
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    """The pictures among `paths` in name order."""
+    found = sorted(filter(_is_picture, paths))
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"the name of {str(path)!r} is not UTF-8: rename it") from None
+    return found
+
+
 def _check_filled(listing: Listing, source: Path) -> None:
     counts = np.bincount(listing.labels[listing.labels != UNLABELLED], minlength=len(listing.class_names))
     if not counts.all():
@@ -122,9 +144,8 @@ def _check_filled(listing: Listing, source: Path) -> None:
 def _of_folder(folder: Path) -> Listing:
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: --data takes cifar10, a folder with one folder of images a class, or CSV")
-    if not (folder / "train").is_dir():
-        return _of_class_folders(folder, leave_out=("val", "test"))
-    train = _of_class_folders(folder / "train")
+    apart = (folder / "train").is_dir()
+    train = _of_class_folders(folder / "train") if apart else _of_class_folders(folder, leave_out=PARTS[1:])
     if not (folder / "val").is_dir():
         return train
     held_out = _of_class_folders(folder / "val")
@@ -144,7 +165,7 @@ def _of_class_folders(folder: Path, leave_out: tuple[str, ...] = ()) -> Listing:
     """Of `folder/CLASS/*`; folders called one of `leave_out` are parts that lie beside the classes."""
     entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     names = tuple(sorted(entry.name for entry in entries if entry.name not in leave_out))
-    found = [sorted(filter(_is_picture, (folder / name).iterdir())) for name in names]
+    found = [_sorted((folder / name).iterdir()) for name in names]
     labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(paths) for paths in found])
     return Listing(tuple(path for paths in found for path in paths), labels, names, np.zeros(len(labels), dtype=bool))
 
@@ -152,7 +173,10 @@ def _of_class_folders(folder: Path, leave_out: tuple[str, ...] = ()) -> Listing:
 def _of_table(
     table: Path, parts: tuple[str, ...], group_column: str, class_names: tuple[str, ...] | None = None
 ) -> Listing:
-    rows = [row for row in _rows(table, group_column) if row["part"] in parts]
+    every = list(_rows(table, group_column))
+    if group_column:
+        _check_groups(every, table)
+    rows = [row for row in every if row["part"] in parts]
     names = class_names or tuple(sorted({row["label"] for row in rows if row["label"]}))
     label_of = {name: label for label, name in enumerate(names)} | {"": UNLABELLED}
     strange = next((row["label"] for row in rows if row["label"] not in label_of), None)
@@ -169,6 +193,16 @@ def _of_table(
         np.array([row["part"] == "val" for row in rows], dtype=bool),
         groups,
     )
+
+
+def _check_groups(rows: list[dict[str, str]], table: Path) -> None:
+    parts: dict[str, str] = {}
+    for row in rows:
+        if parts.setdefault(row["group"], row["part"]) != row["part"]:
+            raise DataError(
+                f"the group {row['group']!r} of {table} has rows in the parts {parts[row['group']]} and {row['part']}: "
+                "give it one"
+            )
 
 
 def _rows(table: Path, group_column: str) -> Iterator[dict[str, str]]:
@@ -202,8 +236,17 @@ def _rows(table: Path, group_column: str) -> Iterator[dict[str, str]]:
         raise DataError(f"{table} can't be read as a CSV table ({error}): give UTF-8 with a header") from None
 
 
-def _with_unlabelled(listing: Listing, folder: Path) -> Listing:
+def _with_unlabelled(listing: Listing, source: Path, folder: Path) -> Listing:
     added = files_below(folder)
+    asked: tuple[Path, ...] = ()
+    if has_test(source):
+        asked = (_of_table(source, ("test",), "") if _is_table(source) else _of_class_folders(source / "test")).files
+    taken = {_place(path) for path in (*listing.files, *asked)}
+    again = next((path for path in added if _place(path) in taken), None)
+    if again is not None:
+        raise DataError(
+            f"--unlabelled {folder} holds {again}, which {source} has too: give a folder that lies apart from its parts"
+        )
     if not added:
         raise DataError(f"{folder} has no images ({', '.join(sorted(ENDINGS))}): leave --unlabelled out")
     count = len(added)

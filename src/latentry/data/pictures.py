@@ -11,6 +11,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """The formats that are opened, whatever a file is called; Pillow knows others whose decoders run programs."""
 LARGEST_IMAGE_PIXELS = 50_000_000
 
+# What Pillow has to say of odd files is said here, file by file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 
 class PictureError(Exception):
     """Why a file is no picture that can be used, in one line without the file's name."""
@@ -26,15 +30,14 @@ def read_picture(content: bytes, image_size: int) -> np.ndarray:
         PictureError: it is no image, cut off, damaged, too large, or of a format that isn't read.
     """
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > LARGEST_IMAGE_PIXELS:
                 raise PictureError(f"it has {image.width}x{image.height} pixels, the limit is {LARGEST_IMAGE_PIXELS:,}")
             # A JPEG is decoded at a fraction of its size where that still is twice what is asked for.
             image.draft(None, (2 * image_size, 2 * image_size))
             square = (image_size, image_size)
             picture = as_seen(image).resize(square, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what their formats make them stumble over
         raise PictureError(_reason(content, error)) from None

@@ -60,7 +60,7 @@ def make_split(images: ImageSet, data: Data) -> Split:
     """Applies the limits, then holds back a validation part (none in the all-train standing).
 
     That part is what the images' owner held out, where that was done; else it is drawn, stratified by class, groups
-    kept whole. A limit counts the images that were not held out.
+    kept whole, those without labels too. A limit counts the images that were not held out.
 
     Raises:
         DataError: a limit names an unknown class or exceeds what the class has, or a class is too small to split.
@@ -74,12 +74,14 @@ def make_split(images: ImageSet, data: Data) -> Split:
     if not len(held_out):
         train, validation = _in_groups(images, kept, data) if images.groups is not None else _drawn(images, kept, data)
         split = Split(np.sort(kept[train]), np.sort(kept[validation]), unlabelled)
-    for part, indices in (("training", split.train), ("validation", split.validation)):
-        missing = [name for name, count in images.counts(indices).items() if not count]
-        if missing:
-            raise DataError(
-                f"the {part} part has no image of class {missing[0]!r}: add some, or use --standing all-train"
-            )
+    missing = [name for name, count in images.counts(split.train).items() if not count]
+    if missing:
+        raise DataError(
+            f"the training part has no image of class {missing[0]!r}: add some, or use --standing all-train"
+        )
+    if images.groups is not None:
+        apart = ~np.isin(images.groups[unlabelled], images.groups[split.validation])
+        split = dataclasses.replace(split, unlabelled=unlabelled[apart])
     return split
 
 

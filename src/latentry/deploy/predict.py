@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ from latentry.errors import DataError, RunError
 
 BATCH_SIZE = 64
 STANDARD_INPUT = "-"
+SIGNATURES = re.compile(
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|P[1-6]\s", re.DOTALL
+)
+"""How an image begins, and no list of files."""
 
 Read = tuple[str, np.ndarray | str]
 """A file's name, and its picture or why there is none."""
@@ -57,7 +62,7 @@ def predictions(predictor: Predictor, pictures: Iterable[Read], top: int) -> Ite
     Raises:
         RunError: the model has no trained classifier.
     """
-    if not predictor.config.trained_shares:
+    if predictor.config.class_shares and not predictor.config.trained_shares:
         raise RunError("this model has no trained classifier: train one, with classify.max_epochs above 0")
     names = predictor.config.class_names
     for batch, answer in _answered(predictor, pictures):
@@ -142,7 +147,7 @@ def _answered(predictor: Predictor, pictures: Iterable[Read]) -> Iterator[tuple[
     todo = iter(pictures)
     while batch := list(itertools.islice(todo, BATCH_SIZE)):
         read = [picture for _, picture in batch if not isinstance(picture, str)]
-        yield batch, predictor.answer(np.stack(read)) if read else None
+        yield batch, predictor.answer(np.stack(read), reconstructions=False) if read else None
 
 
 def _of_files(paths: Iterable[Path], image_size: int) -> Iterator[Read]:
@@ -152,12 +157,11 @@ def _of_files(paths: Iterable[Path], image_size: int) -> Iterator[Read]:
 def _of_standard_input(image_size: int) -> Iterator[Read]:
     stream = sys.stdin.buffer
     assert isinstance(stream, io.BufferedReader)
-    start = stream.peek(4)[:4]
-    if start and (not start.isascii() or b"\0" in start or start.startswith((b"GIF8", b"RIFF", b"BM"))):
+    if SIGNATURES.match(stream.peek(16)):
         try:
             yield STANDARD_INPUT, read_picture(stream.read(), image_size)
         except PictureError as error:
-            raise DataError(f"standard input is neither an image nor a list of files: {error}") from None
+            raise DataError(f"the image on standard input can't be read: {error}") from None
         return
     lines = (line.decode(errors="surrogateescape").rstrip("\r\n") for line in stream)
     yield from _of_files((Path(line) for line in lines if line), image_size)

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from latentry import files
 from latentry.errors import RecipeError, RunError
-from latentry.inference import answers
+from latentry.inference import answers, log_ratio
 from latentry.models.network import AutoencoderClassifier
 from latentry.run import Run
 from latentry.runtime import resolve_device, resolve_precision
@@ -26,7 +26,7 @@ class Answer:
     Attributes:
         probabilities: float64, shape (N, K).
         latents: float32, shape (N, c, h, w).
-        reconstructions: float32, shape (N, 3, S, S), in [0, 1].
+        reconstructions: float32, shape (N, 3, S, S), in [0, 1]; none where they weren't asked for.
         errors: float64, shape (N,), mean squared error of the reconstruction, of pixels in [0, 1].
     """
 
@@ -64,14 +64,22 @@ class Predictor(ModelHubMixin):
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.network = network.to(self.device).eval()
+        if prior and not config.trained_shares:
+            raise RecipeError("--prior moves probabilities from the shares in training, which this model doesn't hold")
         self.log_ratio = np.zeros(len(config.class_names))
         if config.trained_shares:
             wanted = shares(config.class_names, config.class_shares, prior or {})
-            with np.errstate(divide="ignore"):
-                self.log_ratio = np.log(wanted) - np.log(np.array(config.trained_shares))
+            self.log_ratio = log_ratio(wanted, config.trained_shares)
 
     @classmethod
-    def load(cls, folder: Path, *, prior: dict[str, float] | None = None, device: str = "auto") -> "Predictor":
+    def load(
+        cls,
+        folder: Path,
+        *,
+        prior: dict[str, float] | None = None,
+        device: str = "auto",
+        precision: Literal["auto", "bf16", "fp32"] = "auto",
+    ) -> "Predictor":
         """The predictor of a run's folder, or of a folder with its `model.safetensors` and `config.json`.
 
         Raises:
@@ -79,7 +87,7 @@ class Predictor(ModelHubMixin):
             RecipeError: as the class.
         """
         model = model_folder(folder)
-        predictor = cls(*load_model(model), prior=prior, device=device)
+        predictor = cls(*load_model(model), prior=prior, device=device, precision=precision)
         card = model / "README.md"
         predictor.card = card.read_text(encoding="utf-8") if card.exists() else ""
         return predictor
@@ -101,8 +109,12 @@ class Predictor(ModelHubMixin):
         token: str | bool | None,
         prior: dict[str, float] | None = None,
         device: str = "auto",
-        **_from_config: object,
+        precision: Literal["auto", "bf16", "fp32"] = "auto",
+        **from_config: object,
     ) -> "Predictor":
+        unknown = sorted(from_config.keys() - {"network", "config"})
+        if unknown:
+            raise TypeError(f"from_pretrained() got an unexpected keyword argument {unknown[0]!r}")
         folder = Path(model_id)
         if not folder.is_dir():
             folder = Path(
@@ -116,25 +128,40 @@ class Predictor(ModelHubMixin):
                     allow_patterns=["model.safetensors", "config.json", "README.md"],
                 )
             )
-        return cls.load(folder, prior=prior, device=device)
+        return cls.load(folder, prior=prior, device=device, precision=precision)
 
-    def answer(self, images: np.ndarray) -> Answer:
-        """What it says of uint8 images (N, 3, S, S), where S is `config.image_size`."""
-        outputs = list(
-            answers(self.network, images, views=self.config.views, device=self.device, precision=self.precision)
+    def answer(self, images: np.ndarray, *, reconstructions: bool = True) -> Answer:
+        """What it says of uint8 images (N, 3, S, S), where S is `config.image_size`; N is at least 1.
+
+        Without `reconstructions` none are kept, which at 3 S S floats an image are most of an answer.
+
+        Raises:
+            ValueError: the images are of another type or shape.
+        """
+        side = self.config.image_size
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, side, side) or not len(images):
+            raise ValueError(f"images are {images.dtype} of shape {images.shape}: give uint8 of (N, 3, {side}, {side})")
+        latents, rebuilt, logits, errors = [], [], [], []
+        start = 0
+        for output in answers(
+            self.network, images, views=self.config.views, device=self.device, precision=self.precision
+        ):
+            reconstruction = output.reconstruction.numpy()
+            originals = images[start : start + len(reconstruction)].astype(np.float32) / 255
+            start += len(reconstruction)
+            errors.append(np.square(reconstruction - originals).mean(axis=(1, 2, 3), dtype=np.float64))
+            latents.append(output.latent.numpy())
+            logits.append(output.logits.numpy())
+            rebuilt.append(reconstruction if reconstructions else reconstruction[:0])
+        return Answer(
+            self.probabilities(np.concatenate(logits)),
+            np.concatenate(latents),
+            np.concatenate(rebuilt),
+            np.concatenate(errors),
         )
-        latents, reconstructions, logits = (
-            np.concatenate([getattr(output, name).numpy() for output in outputs])
-            for name in ("latent", "reconstruction", "logits")
-        )
-        errors = np.square(reconstructions.astype(np.float64) - images / 255).mean(axis=(1, 2, 3))
-        return Answer(self.probabilities(logits), latents, reconstructions, errors)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (N, K) of logits, moved from the shares in training to those that are expected.
-
-        Source: Saerens, Latinne and Decaestecker 2002, equation 2.4.
-        """
+        """Calibrated probabilities (N, K) of logits, moved from the shares in training to those that are expected."""
         trained = log_softmax(logits.astype(np.float64) / self.config.temperature, axis=1)
         moved: np.ndarray = softmax(trained + self.log_ratio, axis=1)
         return moved
@@ -175,7 +202,7 @@ def shares(names: tuple[str, ...], trained: tuple[float, ...], prior: dict[str, 
     rest = sum(share for name, share in zip(names, trained, strict=True) if name not in prior)
     return np.array(
         [
-            prior.get(name, (1 - total) * share / rest if rest else 0.0)
+            prior.get(name, max(0.0, 1 - total) * share / rest if rest else 0.0)
             for name, share in zip(names, trained, strict=True)
         ]
     )

@@ -15,6 +15,7 @@ from latentry.inference import probabilities
 from latentry.progress import console
 from latentry.report import figures
 from latentry.run import Run
+from latentry.training.checkpoint import load_config
 
 NUM_RECONSTRUCTIONS = 20
 CURVES = (
@@ -27,7 +28,7 @@ CURVES = (
 
 
 def write_report(run: Run) -> Path:
-    """Writes `report/index.html` and its charts as PNG beside it; returns the page's path.
+    """Writes `report/index.html`, its charts as PNG beside it, and the model card; returns the page's path.
 
     Raises:
         RunError: the run is unfinished or damaged.
@@ -59,6 +60,7 @@ def _write_report(run: Run) -> Path:
         "labels": run.recipe().data.labels,
         "minutes": sum(results["seconds"].values()) / 60,
         "network": results["network"],
+        "rebalanced": run.recipe().batches.classify.balanced or run.recipe().classify.class_weight != "none",
         "control": against_control(run),
     }
     if part:
@@ -75,7 +77,25 @@ def _write_report(run: Run) -> Path:
             "mistakes": _mistakes(results, predictions, part) if results["trained_classifier"] else [],
         }
     files.write_text(run.report_file, render("report.html", context))
+    if run.model_folder.exists():
+        files.write_text(run.model_folder / "README.md", model_card(run))
     return run.report_file
+
+
+def model_card(run: Run) -> str:
+    """What `model/` says of itself on the Hub, as Markdown."""
+    results = run.results()
+    part = best_known_part(results)
+    config = load_config(run.model_folder)
+    context = {
+        "results": {"unlabelled_images": 0} | results,
+        "config": config,
+        "rebalanced": config.trained_shares != config.class_shares,
+        "part": part,
+        "scores": results[part] if part else None,
+        "percent": lambda share: f"{100 * share:.1f} %",
+    }
+    return render("card.md", context) + "\n"
 
 
 def draw_charts(

@@ -240,7 +240,9 @@ def _way(run: Run) -> Recipe:
             "seed": 0,
             "control": False,
             "description": "",
-            "data": recipe.data.model_copy(update={"fold": 0, "source": "", "unlabelled": ""}),
+            "data": recipe.data.model_copy(
+                update={"fold": 0, "source": "", "unlabelled": "given" if recipe.data.unlabelled else ""}
+            ),
             "pretrain": recipe.pretrain.model_copy(update={"encoder_from": ""}),
             "evaluate": recipe.evaluate.model_copy(update={"temperature_from": ""}),
         }

@@ -179,7 +179,7 @@ def _suspects(train: ImageSet, recipe: Recipe, folder: Path) -> list[dict[str, A
 
 def _asked(predictor: Predictor, images: np.ndarray, description: str) -> Iterator[Answer]:
     for start in track(range(0, len(images), ASKED_AT_ONCE), description):
-        yield predictor.answer(images[start : start + ASKED_AT_ONCE])
+        yield predictor.answer(images[start : start + ASKED_AT_ONCE], reconstructions=False)
 
 
 def _parts(train: ImageSet, count: int) -> np.ndarray:

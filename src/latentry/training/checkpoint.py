@@ -71,7 +71,7 @@ class ModelConfig(BaseModel):
     deviation: tuple[float, float, float]
     views: int
     temperature: float
-    """What logits are divided by before the softmax."""
+    """What logits are divided by before they are moved from `trained_shares` to `class_shares`, and the softmax."""
     class_shares: tuple[float, ...] = ()
     """How frequent each class was among the training images; empty in folders of before this was kept."""
     trained_shares: tuple[float, ...] = ()
@@ -106,22 +106,31 @@ def save_model(folder: Path, network: AutoencoderClassifier, config: ModelConfig
     files.write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
 
 
-def load_model(folder: Path) -> tuple[AutoencoderClassifier, ModelConfig]:
-    """Returns the network in `folder`, in evaluation mode, and its config; needs nothing but the folder.
+def load_config(folder: Path) -> ModelConfig:
+    """What `config.json` in `folder` holds.
 
     Raises:
-        RunError: a file is missing or damaged, or of a format that this version doesn't know.
+        RunError: it is missing or damaged, or of a format that this version doesn't know.
     """
     content = files.read_json(folder / "config.json")
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise RunError(f"{folder} has format version {version}, this latentry reads {FORMAT_VERSION}: upgrade latentry")
     try:
-        config = ModelConfig.model_validate(content)
+        return ModelConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RunError(f"{folder / 'config.json'} is damaged ({where}: {first['msg']}): restore it") from None
+
+
+def load_model(folder: Path) -> tuple[AutoencoderClassifier, ModelConfig]:
+    """Returns the network in `folder`, in evaluation mode, and its config; needs nothing but the folder.
+
+    Raises:
+        RunError: a file is missing or damaged, or of a format that this version doesn't know.
+    """
+    config = load_config(folder)
     network = build_network(
         config.network,
         config.image_size,

@@ -7,7 +7,7 @@ from latentry.batches.loader import Loader
 from latentry.batches.sampling import class_weights, labelled, shares_in_training
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
-from latentry.errors import RunError
+from latentry.errors import RecipeError, RunError
 from latentry.models.network import AutoencoderClassifier, build_network
 from latentry.progress import console
 from latentry.recipe import Augment, Recipe
@@ -42,6 +42,11 @@ class Job:
         self.counts = images.counts(split.train)
         mean, deviation = images.channel_statistics(split.train)
         self.mean, self.deviation = torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
+        if len(split.unlabelled) and recipe.batches.pretrain.balanced:
+            raise RecipeError(
+                f"batches.pretrain.balanced = true balances classes, and {len(split.unlabelled)} images have no label: "
+                "leave one of them out"
+            )
         self.lender = lender(recipe, images, split)
         # A class's name, a layer or a size that doesn't fit is found now, not after pretraining.
         self.stage("classify", self.network(), num_steps=1)

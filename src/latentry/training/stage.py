@@ -3,6 +3,7 @@
 import abc
 import logging
 import signal
+import threading
 import warnings
 from typing import Any
 
@@ -148,6 +149,7 @@ def fit(
     module.prepare()
     resumed = checked(last) if last.exists() else None
     handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
     try:
         with warnings.catch_warnings():
             # Advice to people who write loaders and networks, not to those who train with them.
@@ -163,7 +165,8 @@ def fit(
         kept = f"the last good checkpoint is {last}" if last.exists() else "no epoch had ended: there is no checkpoint"
         raise DivergenceError(f"{error}; {kept}") from None
     finally:
-        signal.signal(signal.SIGINT, handler)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
     if validation is not None:
         state = torch.load(checked(folder / "best.ckpt"), map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
