@@ -85,7 +85,7 @@ def test_the_tutorial_goes_the_whole_way(shortened, monkeypatch, capfd):
     results = json.loads((shortened / "runs" / "clothes" / "results.json").read_text())
     assert results["unlabelled_images"] == len(list((shortened / "clothes" / "unlabelled").iterdir())) > 500
     assert results["skipped"] == {"train": 2, "test": 0}
-    assert results["test"]["accuracy"] > 0.6
+    assert results["test"]["accuracy"] > 0.4
     assert results["test"]["psnr"] > 10
     assert "2 pairs" in output["compare"][0]
 

@@ -1,13 +1,17 @@
 """Encoders that come from another run."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from latentry.errors import RecipeError, RunError
+from latentry.models.network import build_network
 from latentry.pipeline import train
 from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.training.checkpoint import load_model
+from latentry.training.transfer import copy_encoder
 
 SETTINGS = {
     "pretrain.min_steps_per_epoch": 0,
@@ -80,3 +84,14 @@ def test_a_layer_that_is_not_there_and_a_run_that_pretrained_nothing_are_refused
     plain = train(borrowing(lent, toy_folder, **changes), tmp_path / "plain")
     with pytest.raises(RunError, match=r"pretrained nothing: name a run that did"):
         train(borrowing(plain, toy_folder), tmp_path / "run")
+
+
+def test_the_committed_encoder_of_system_6_is_whole():
+    run = Run.open(Path(__file__).parents[2] / "docs" / "results" / "encoders" / "seed1-ae-0")
+    recipe = load_recipe("seed1-frozen11", {"pretrain.encoder_from": str(run.folder)})
+    network = build_network(recipe.model, 32, 10, torch.zeros(3), torch.ones(3))
+    before = network.encoder.conv4[0].weight.clone()
+    copy_encoder(run, network, recipe.pretrain.encoder_until)
+    assert not torch.equal(network.encoder.conv4[0].weight, before)
+    assert network.encoder.norm4.running_var.isfinite().all()
+    assert run.results()["pretrained_validation_psnr"] == pytest.approx(26.5, abs=0.01)
