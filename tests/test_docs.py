@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from latentry.evaluation.paired import interval, judged
 from latentry.recipe import named_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -147,3 +148,19 @@ def test_comparisons_say_what_was_measured():
         assert content["part"] == "test"
         low, high = (100 * bound for bound in content["interval"])
         assert f"{100 * content['difference']:+.2f} ({low:+.2f} to {high:+.2f})" in table
+
+
+def test_what_pretraining_does_for_seed_2_follows_from_the_committed_results():
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    sides = [
+        [json.loads((RESULTS / f"{name}-seed-{seed}.json").read_text())["test"]["accuracy"] for seed in range(5)]
+        for name in ("seed2-pretrained", "seed2")
+    ]
+    differences = [one - other for one, other in zip(*sides, strict=True)]
+    bounds = interval(differences)
+    assert bounds is not None
+    low, high = (100 * bound for bound in bounds)
+    word = {"better": "better than", "worse": "worse than"}.get(judged(bounds), "not shown to differ from")
+    mean = 100 * statistics.mean(differences)
+    assert f"is {word} seed 2: {mean:+.2f} points of test accuracy ({low:+.2f} to {high:+.2f}, paired t" in text
+    assert f"mean ± deviation of the five | **{spread(sides[0], 100)}** |" in text
