@@ -123,7 +123,7 @@ def test_every_command_that_is_shown_is_one(page):
         command, rest = typer.main.get_command(cli.app), ["0" if word == "SEED" else word for word in words]
         while hasattr(command, "resolve_command"):
             _, command, rest = command.resolve_command(typer.Context(command), rest)
-        command.make_context(words[0], rest)
+        assert command.make_context(words[0], rest).params  # raises where a word is off
 
 
 def test_commands_are_found_at_all():

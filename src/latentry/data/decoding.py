@@ -51,7 +51,6 @@ def decoded(paths: Sequence[Path], image_size: int, source: str, cache: Path | N
 
     Raises:
         DataError: a file changed meanwhile.
-
     """
     # A file is read twice the first time, to know whether the second reading is needed.
     digest = hashlib.sha256(f"{FORMAT}|{image_size}".encode())

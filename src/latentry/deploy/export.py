@@ -185,14 +185,19 @@ def _quantise(file: Path, images: np.ndarray) -> None:
             batch = next(batches, None)
             return None if batch is None else {"images": batch}
 
-    logging.getLogger().setLevel(logging.ERROR)
-    quantization.quantize_static(
-        str(file),
-        str(file),
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-    )
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # where it gives advice to people who quantise by hand
+    try:
+        quantization.quantize_static(
+            str(file),
+            str(file),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    finally:
+        root.setLevel(level)

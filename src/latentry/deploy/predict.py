@@ -1,4 +1,4 @@
-"""Predictions of image files, as many as there are, a batch in memory at a time."""
+"""What a model says of image files: predictions, a batch in memory at a time, and latents."""
 
 import csv
 import io
@@ -87,7 +87,7 @@ def predictions(predictor: Predictor, pictures: Iterable[Read], top: int) -> Ite
 def embed(predictor: Predictor, folder: Path, out: Path) -> tuple[int, list[tuple[str, str]]]:
     """Writes "latents", float32 (N, c, h, w), and "files" of every image below `folder` to the `.npz` called `out`.
 
-    Returns how many there are, and the files that couldn't be read with the reason.
+    All latents are in memory at once. Returns how many there are, and the files that couldn't be read with the reason.
 
     Raises:
         DataError: there is no folder, or no image that can be read.

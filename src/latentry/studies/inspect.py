@@ -28,7 +28,7 @@ CLASSIFY = {"max_epochs": 4, "min_steps_per_epoch": 25, "batch_size": 128, "reco
 """What is changed in the recipe's stages: a look needn't be as good as a run."""
 NUM_FOLDS = 3
 DUPLICATE_SIMILARITY = 0.6
-"""On CIFAR-10 most pairs at this similarity are one picture, and below 0.5 most are two."""
+"""Chosen by eye, on pairs of CIFAR-10's images."""
 NUM_WORST = 12
 ASKED_AT_ONCE = 1_000
 
