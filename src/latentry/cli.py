@@ -219,7 +219,7 @@ def inspect_data(
 
     folder = out or free_folder(Path("inspections"), Path(data).stem or "data")
     inspect.save(inspection.content, folder)
-    page = write_inspection(inspection.content, inspection.images, folder)
+    page = write_inspection(inspection.content, inspection.pictures, folder)
     print(f"\n{findings(inspection.content)}\n\nreport: {page}")
 
 

@@ -67,10 +67,16 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
 
 
 def train_on(
-    images: ImageSet, recipe: Recipe, folder: Path, calibration: Calibration, *, minutes: float | None = None
+    images: ImageSet,
+    recipe: Recipe,
+    folder: Path,
+    calibration: Calibration,
+    *,
+    minutes: float | None = None,
+    split: Split | None = None,
 ) -> Run:
-    """As `train`, of a resolved recipe whose images are at hand."""
-    split = make_split(images, recipe.data)
+    """As `train`, of a resolved recipe whose images are at hand; a `split` stands in for the one the recipe makes."""
+    split = split or make_split(images, recipe.data)
     job = Job(recipe, images, split)
     if minutes is not None:
         job = Job(job.within(minutes / 2 if recipe.control else minutes), images, split)

@@ -55,7 +55,7 @@ def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
     assert {Path(content["names"][str(row["image"])]).name for row in worst} == {"planted-0.png", "planted-1.png"}
 
     inspect.save(content, tmp_path)
-    page = write_inspection(content, inspection.images, tmp_path)
+    page = write_inspection(content, inspection.pictures, tmp_path)
     assert page.read_text().count("<img") > 10
     assert "could not be read: 1" in findings(content)
     with (tmp_path / "duplicates.csv").open(newline="") as stream:

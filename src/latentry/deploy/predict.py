@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -87,23 +88,31 @@ def predictions(predictor: Predictor, pictures: Iterable[Read], top: int) -> Ite
 def embed(predictor: Predictor, folder: Path, out: Path) -> tuple[int, list[tuple[str, str]]]:
     """Writes "latents", float32 (N, c, h, w), and "files" of every image below `folder` to the `.npz` called `out`.
 
-    All latents are in memory at once. Returns how many there are, and the files that couldn't be read with the reason.
+    Returns how many there are, and the files that couldn't be read with the reason.
 
     Raises:
         DataError: there is no folder, or no image that can be read.
     """
-    names, latents, problems = [], [], []
-    for batch, answer in _answered(predictor, pictures_of(str(folder), predictor.config.image_size)):
-        latents += [] if answer is None else [answer.latents]
-        for file, picture in batch:
-            if isinstance(picture, str):
-                problems.append((file, picture))
-            else:
-                names.append(file)
-    if not names:
-        raise DataError(f"{folder} has no image that can be read; {problems[0][0]}: {problems[0][1]}")
-    with files.replacing(out) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, latents=np.concatenate(latents), files=np.array(names))
+    names: list[str] = []
+    problems: list[tuple[str, str]] = []
+    shape: tuple[int, ...] = ()
+    pictures = pictures_of(str(folder), predictor.config.image_size)
+    with files.replacing(out) as temporary, tempfile.TemporaryFile(dir=out.parent) as rows:
+        for batch, answer in _answered(predictor, pictures):
+            if answer is not None:
+                rows.write(answer.latents.tobytes())
+                shape = answer.latents.shape[1:]
+            for file, picture in batch:
+                if isinstance(picture, str):
+                    problems.append((file, picture))
+                else:
+                    names.append(file)
+        if not names:
+            raise DataError(f"{folder} has no image that can be read; {problems[0][0]}: {problems[0][1]}")
+        rows.flush()
+        latents = np.memmap(rows, dtype=np.float32, mode="r", shape=(len(names), *shape))
+        with temporary.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, latents=latents, files=np.array(names))
     return len(names), problems
 
 

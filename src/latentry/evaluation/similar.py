@@ -10,7 +10,8 @@ from torch.nn import functional
 
 NUM_COMPONENTS = 64
 NUM_FITTED = 5_000
-CHUNK = 2_000
+CHUNK = 500
+"""Images that are compared with all others at once, or pairs of images, at a time."""
 SIDE = 32
 """Images are compared at this size, in pixels."""
 SURROUNDINGS = 5
@@ -50,8 +51,9 @@ def similarity(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """
     if not len(pairs):
         return np.empty(0, dtype=np.float32)
+    size = max(1, CHUNK * SIDE**2 // images.shape[-1] ** 2)
     return np.concatenate(
-        [_similarity(*(_details(images[part[:, side]]) for side in (0, 1))) for part in _chunks(pairs)]
+        [_similarity(*(_details(images[part[:, side]]) for side in (0, 1))) for part in _chunks(pairs, size)]
     )
 
 
@@ -98,5 +100,5 @@ def _standardised(details: Tensor) -> Tensor:
     return rows / rows.std(dim=1, keepdim=True, correction=0).clamp_min(SMALLEST_DEVIATION)
 
 
-def _chunks(array: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(array, -(-len(array) // CHUNK))
+def _chunks(array: np.ndarray, size: int = CHUNK) -> list[np.ndarray]:
+    return np.array_split(array, -(-len(array) // size))

@@ -1,5 +1,6 @@
 """The page of an inspection: thumbnails of what was found, and the findings as lines of text."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,14 @@ def findings(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_inspection(content: dict[str, Any], images: np.ndarray, folder: Path) -> Path:
-    """Writes `index.html` into `folder`, of what `inspection.json` holds and the images (N, 3, S, S); returns it."""
+def write_inspection(content: dict[str, Any], pictures: Mapping[int, np.ndarray], folder: Path) -> Path:
+    """Writes `index.html` into `folder`, of what `inspection.json` holds and images (3, S, S) by place; returns it."""
     names, classes = content["names"], content["class_names"]
 
     def tile(place: int) -> dict[str, Any]:
         label = content["labels"].get(str(place), -1)
         return {
-            "uri": figures.picture_uri(images[place]),
+            "uri": figures.picture_uri(pictures[place]),
             "name": names[str(place)],
             "label": classes[label] if label >= 0 else "",
         }

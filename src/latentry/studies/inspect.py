@@ -13,10 +13,12 @@ from latentry import files
 from latentry.data import load_test_pixels, load_train
 from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.data.listing import PARTS
+from latentry.data.split import Split
 from latentry.deploy.predictor import Answer, Predictor
 from latentry.errors import DataError, RunError, continued_with
 from latentry.evaluation.labels import confident_errors
 from latentry.evaluation.similar import near_duplicates
+from latentry.models.network import latent_shape
 from latentry.pipeline import Calibration, resolved, train_on
 from latentry.progress import console, track
 from latentry.recipe import Data, Recipe, load_recipe
@@ -30,7 +32,7 @@ NUM_FOLDS = 3
 DUPLICATE_SIMILARITY = 0.6
 """Chosen by eye, on pairs of CIFAR-10's images."""
 NUM_WORST = 12
-ASKED_AT_ONCE = 1_000
+PIXELS_AT_ONCE = 1_000 * 32 * 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +40,12 @@ class Inspection:
     """What was found, and the images that it is about.
 
     Attributes:
-        content: what `inspection.json` holds; its tables name images by their place in `images`.
-        images: uint8 (N, 3, S, S), those of training, then the test's.
+        content: what `inspection.json` holds; its tables name images by place: those of training, then the test's.
+        pictures: place to image, uint8 (3, S, S), of every image that the content names.
     """
 
     content: dict[str, Any]
-    images: np.ndarray
+    pictures: dict[int, np.ndarray]
 
 
 def inspect(data: Data, *, seed: int = 0) -> Inspection:
@@ -60,23 +62,26 @@ def inspect(data: Data, *, seed: int = 0) -> Inspection:
     if count < NUM_FOLDS:
         raise DataError(f"class {name!r} has {count} images, and looking for wrong labels needs {NUM_FOLDS}: add some")
     asked, asked_files = load_test_pixels(data)
-    images = train.images if asked is None else np.concatenate([train.images, asked])
+    count = len(train) + (0 if asked is None else len(asked))
     named = train.files or [f"train {number}" for number in range(len(train))]
-    names = [*named, *(asked_files or [f"test {number}" for number in range(len(images) - len(train))])]
-    parts = _parts(train, len(images))
+    names = [*named, *(asked_files or [f"test {number}" for number in range(count - len(train))])]
+    parts = _parts(train, count)
     with tempfile.TemporaryDirectory() as folder, continued_with("the same command"):
+        images = train.images if asked is None else _joined(train.images, asked, Path(folder) / "images.npy")
         recipe = _recipe(data, images.shape[-1], seed)
         console.print("training a small autoencoder", soft_wrap=True)
         latents, errors = _reconstructed(train, images, recipe, Path(folder))
         console.print("looking for near-duplicates", soft_wrap=True)
         pairs = near_duplicates(images, latents, DUPLICATE_SIMILARITY)
         suspects = _suspects(train, recipe, Path(folder))
-    doubled = np.array([pair[:2] for pair in pairs], dtype=np.int64).reshape(-1, 2)
-    across = {second for first, second in doubled.tolist() if parts[first] != "test" and parts[second] == "test"}
-    labels = np.concatenate([train.labels, np.full(len(images) - len(train), UNLABELLED)])
+        worst = _worst(train, errors)
+        shown = sorted({place for pair in pairs for place in pair[:2]} | {row["image"] for row in [*suspects, *worst]})
+        pictures = {place: np.array(images[place]) for place in shown}
+    across = {second for first, second, _ in pairs if parts[first] != "test" and parts[second] == "test"}
+    labels = np.concatenate([train.labels, np.full(count - len(train), UNLABELLED)])
     content = {
         "source": data.source,
-        "image_size": images.shape[-1],
+        "image_size": train.images.shape[-1],
         "counts": _counts(train, parts),
         "skipped": [list(entry) for entry in train.skipped],
         "test_pixels_read": asked is not None,
@@ -86,14 +91,13 @@ def inspect(data: Data, *, seed: int = 0) -> Inspection:
             {"first": first, "second": second, "similarity": alike, "parts": [parts[first], parts[second]]}
             for first, second, alike in pairs
         ],
-        "worst_reconstructed": _worst(train, errors),
+        "worst_reconstructed": worst,
         "label_suspects": suspects,
         "class_names": list(train.class_names),
-        "labels": {str(place): int(labels[place]) for place in _shown(doubled, suspects)},
-        "names": {str(place): str(names[place]) for place in _shown(doubled, suspects)},
+        "labels": {str(place): int(labels[place]) for place in shown},
+        "names": {str(place): str(names[place]) for place in shown},
     }
-    content["names"] |= {str(row["image"]): str(names[row["image"]]) for row in content["worst_reconstructed"]}
-    return Inspection(content, images)
+    return Inspection(content, pictures)
 
 
 def save(content: dict[str, Any], folder: Path) -> None:
@@ -140,9 +144,19 @@ def _recipe(data: Data, image_size: int, seed: int) -> Recipe:
     )
 
 
-def _trained(train: ImageSet, recipe: Recipe, folder: Path) -> Predictor:
-    """A network trained on the images of `train`, asked for one view."""
-    run = train_on(dataclasses.replace(train, held_out=None, groups=None), resolved(recipe), folder, Calibration())
+def _joined(first: np.ndarray, second: np.ndarray, file: Path) -> np.ndarray:
+    """The images of both, (N, 3, S, S), on disk in `file`."""
+    size = len(first) + len(second)
+    joined = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(size, *first.shape[1:]))
+    for images, offset in ((first, 0), (second, len(first))):
+        for some in _at_once(images):
+            joined[offset + some.start : offset + some.stop] = images[some]
+    return joined
+
+
+def _trained(train: ImageSet, split: Split, recipe: Recipe, folder: Path) -> Predictor:
+    """A network trained on a part of the images of `train`, asked for one view."""
+    run = train_on(train, resolved(recipe), folder, Calibration(), split=split)
     network, config = load_model(run.model_folder)
     return Predictor(network, config.model_copy(update={"views": 1}))
 
@@ -150,12 +164,14 @@ def _trained(train: ImageSet, recipe: Recipe, folder: Path) -> Predictor:
 def _reconstructed(train: ImageSet, images: np.ndarray, recipe: Recipe, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Latents, float16 (N, ...), and squared errors (N,) of an autoencoder trained on `train`."""
     alone = recipe.model_copy(update={"classify": recipe.classify.model_copy(update={"max_epochs": 0})})
-    predictor = _trained(train, alone, folder / "autoencoder")
-    latents, errors = [], []
-    for answer in _asked(predictor, images, "Reconstructing"):
-        latents.append(answer.latents.astype(np.float16))
-        errors.append(answer.errors)
-    return np.concatenate(latents), np.concatenate(errors)
+    known, unknown = (np.flatnonzero(has) for has in (train.labels != UNLABELLED, train.labels == UNLABELLED))
+    predictor = _trained(train, Split(known, known[:0], unknown), alone, folder / "autoencoder")
+    shape = (len(images), *latent_shape(predictor.network.encoder, images.shape[-1]))
+    latents = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
+    errors = np.empty(len(images))
+    for some, answer in _asked(predictor, images, np.arange(len(images)), "Reconstructing"):
+        latents[some], errors[some] = answer.latents, answer.errors
+    return latents, errors
 
 
 def _suspects(train: ImageSet, recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
@@ -167,19 +183,29 @@ def _suspects(train: ImageSet, recipe: Recipe, folder: Path) -> list[dict[str, A
     alone = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"max_epochs": 0})})
     for fold, (known, unseen) in enumerate(splitter.split(labelled, labels)):
         console.print(f"predicting part {fold + 1} of {NUM_FOLDS} from the others", soft_wrap=True)
-        part = ImageSet(train.images[labelled[known]], labels[known], train.class_names)
-        predictor = _trained(part, alone, folder / f"fold-{fold}")
-        pixels = train.images[labelled[unseen]]
-        chances[unseen] = np.concatenate([answer.probabilities for answer in _asked(predictor, pixels, "Predicting")])
+        predictor = _trained(train, Split(labelled[known], labelled[:0]), alone, folder / f"fold-{fold}")
+        for some, answer in _asked(predictor, train.images, labelled[unseen], "Predicting"):
+            chances[unseen[some]] = answer.probabilities
     return [
         {"image": int(labelled[row]), "label": int(labels[row]), "seems": seems, "margin": margin}
         for row, seems, margin in confident_errors(labels, chances)
     ]
 
 
-def _asked(predictor: Predictor, images: np.ndarray, description: str) -> Iterator[Answer]:
-    for start in track(range(0, len(images), ASKED_AT_ONCE), description):
-        yield predictor.answer(images[start : start + ASKED_AT_ONCE], reconstructions=False)
+def _asked(
+    predictor: Predictor, images: np.ndarray, indices: np.ndarray, description: str
+) -> Iterator[tuple[slice, Answer]]:
+    """Yields what is said of the images at `indices`, some at once, and which of the indices those are."""
+    parts = _at_once(images, len(indices))
+    for some in track(parts, description, len(parts)):
+        yield some, predictor.answer(images[indices[some]], reconstructions=False)
+
+
+def _at_once(images: np.ndarray, count: int | None = None) -> list[slice]:
+    """Slices of as many of the images (N, 3, S, S), or of `count` like them, as are held in memory at once."""
+    size = max(1, PIXELS_AT_ONCE // images.shape[-1] ** 2)
+    count = len(images) if count is None else count
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _parts(train: ImageSet, count: int) -> np.ndarray:
@@ -205,7 +231,3 @@ def _worst(train: ImageSet, errors: np.ndarray) -> list[dict[str, Any]]:
         worst = members[np.argsort(-errors[members], kind="stable")][:NUM_WORST]
         rows += [{"class": name, "image": int(image), "error": float(errors[image])} for image in worst]
     return rows
-
-
-def _shown(doubled: np.ndarray, suspects: list[dict[str, Any]]) -> list[int]:
-    return sorted({*doubled.ravel().tolist(), *(row["image"] for row in suspects)})
