@@ -121,7 +121,7 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
     def _answer(self, X: Any) -> Answer:
         check_is_fitted(self)
         images = self._images(validate_data(self, X, allow_nd=True, dtype="numeric", reset=False))
-        return self.predictor_.answer(images, reconstructions=False)
+        return self.predictor_.answer(images, decode=False)
 
     def _recipe(self, images: ImageSet, *, pictures: bool) -> Recipe:
         """The recipe, resolved; of what are no `pictures` no transform is made, which would exchange features."""

@@ -22,13 +22,15 @@ def answers(
     views: int,
     device: torch.device,
     precision: Precision,
+    decode: bool = True,
     description: str = "",
 ) -> Iterator[Output]:
     """Yields what the network says of uint8 images (N, C, H, W), in batches, as float32 on the processor.
 
     Logits are the mean over the views (1: as it is; 2: mirrored too); latent and reconstruction are of the image as it
-    is, the reconstruction clipped to [0, 1]. The classifier runs in fp32: in bf16 the two best logits of an image may
-    be equal, and the first class would have it. A progress bar is shown where it is given a `description`.
+    is, the reconstruction clipped to [0, 1], and of no image where `decode` is false. The classifier runs in fp32: in
+    bf16 the two best logits of an image may be equal, and the first class would have it. A progress bar is shown where
+    it is given a `description`.
     """
     network.eval()
     size = max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
@@ -40,7 +42,7 @@ def answers(
         with torch.inference_mode():
             with autocast(device, precision):
                 latents = [network.encode(view).float() for view in seen]
-                reconstruction = network.decode(latents[0], batch.shape[-2:])
+                reconstruction = network.decode(latents[0], batch.shape[-2:]) if decode else batch[:0]
             logits = torch.stack([network.classifier(latent) for latent in latents]).mean(dim=0)
         yield Output(latents[0].cpu(), reconstruction.clamp(0, 1).cpu(), logits.cpu())
 

@@ -1,5 +1,6 @@
-"""One image file to one array, as a person would see it."""
+"""One image file to one array, as a person would see it; and one array to a file."""
 
+import base64
 import io
 import warnings
 
@@ -54,6 +55,28 @@ def as_seen(image: Image.Image) -> Image.Image:
         shown = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
     return image.convert("RGB")
+
+
+def png_of(picture: Image.Image) -> bytes:
+    """The content of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as an address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def picture_uri(image: np.ndarray) -> str:
+    """One uint8 image (3, H, W) as a data address."""
+    return data_uri(png_of(pillow_of(image)))
+
+
+def pillow_of(image: np.ndarray) -> Image.Image:
+    """One uint8 image (3, H, W) as Pillow's."""
+    return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
 
 
 def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A trained model, asked about new images: how likely each class is, and whether they look like the training images."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -27,13 +28,18 @@ class Answer:
         probabilities: float64, shape (N, K).
         latents: float32, shape (N, c, h, w).
         reconstructions: float32, shape (N, 3, S, S), in [0, 1]; none where they weren't asked for.
-        errors: float64, shape (N,), mean squared error of the reconstruction, of pixels in [0, 1].
+        errors: float64, shape (N,), mean squared error of the reconstruction, of pixels in [0, 1]; none where nothing
+            was decoded.
     """
 
     probabilities: np.ndarray
     latents: np.ndarray
     reconstructions: np.ndarray
     errors: np.ndarray
+
+    def part(self, some: slice) -> "Answer":
+        """What it is of some of the images."""
+        return Answer(self.probabilities[some], self.latents[some], self.reconstructions[some], self.errors[some])
 
 
 class Predictor(ModelHubMixin):
@@ -130,10 +136,11 @@ class Predictor(ModelHubMixin):
             )
         return cls.load(folder, prior=prior, device=device, precision=precision)
 
-    def answer(self, images: np.ndarray, *, reconstructions: bool = True) -> Answer:
+    def answer(self, images: np.ndarray, *, decode: bool = True, reconstructions: bool = True) -> Answer:
         """What it says of uint8 images (N, 3, S, S), where S is `config.image_size`; N is at least 1.
 
-        Without `reconstructions` none are kept, which at 3 S S floats an image are most of an answer.
+        Without `reconstructions` none are kept, which at 3 S S floats an image are most of an answer; without `decode`
+        none are made.
 
         Raises:
             ValueError: the images are of another type or shape.
@@ -143,9 +150,8 @@ class Predictor(ModelHubMixin):
             raise ValueError(f"images are {images.dtype} of shape {images.shape}: give uint8 of (N, 3, {side}, {side})")
         latents, rebuilt, logits, errors = [], [], [], []
         start = 0
-        for output in answers(
-            self.network, images, views=self.config.views, device=self.device, precision=self.precision
-        ):
+        ask = functools.partial(answers, device=self.device, precision=self.precision, decode=decode)
+        for output in ask(self.network, images, views=self.config.views):
             reconstruction = output.reconstruction.numpy()
             originals = images[start : start + len(reconstruction)].astype(np.float32) / 255
             start += len(reconstruction)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from latentry import files
+from latentry.data.pictures import data_uri
 from latentry.evaluation.paired import MOST_SEEDS
 from latentry.report import figures
 from latentry.report.page import render
@@ -23,7 +24,7 @@ def write_comparison(content: dict[str, Any], folder: Path) -> Path:
     context = {
         "comparison": content,
         "most_seeds": MOST_SEEDS,
-        "charts": {name: [figures.data_uri(png) for png in chart] for name, chart in charts.items()},
+        "charts": {name: [data_uri(png) for png in chart] for name, chart in charts.items()},
     }
     page = folder / "index.html"
     files.write_text(page, render("comparison.html", context))

@@ -1,6 +1,5 @@
 """The report's charts as PNG, each for a light and a dark page; from numbers alone, no network."""
 
-import base64
 import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+
+from latentry.data.pictures import pillow_of, png_of
 
 PIXELS_PER_INCH = 160
 NUM_LATENT_POINTS = 1500
@@ -195,25 +196,5 @@ def sheet(rows: list[np.ndarray], scale: int = 2) -> bytes:
     picture = Image.new("RGB", (max(len(row) for row in rows) * (width + 2), len(rows) * (height + 2)), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
-            picture.paste(_pillow(image), (x * (width + 2) + 1, y * (height + 2) + 1))
-    return _png(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST))
-
-
-def data_uri(png: bytes) -> str:
-    """A PNG as an address that needs no file."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def picture_uri(image: np.ndarray) -> str:
-    """One uint8 image (C, H, W) as a data address."""
-    return data_uri(_png(_pillow(image)))
-
-
-def _pillow(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
+            picture.paste(pillow_of(image), (x * (width + 2) + 1, y * (height + 2) + 1))
+    return png_of(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentry import files
+from latentry.data.pictures import data_uri, picture_uri
 from latentry.report import figures
 from latentry.report.page import render
 
@@ -42,7 +43,7 @@ def write_inspection(content: dict[str, Any], pictures: Mapping[int, np.ndarray]
     def tile(place: int) -> dict[str, Any]:
         label = content["labels"].get(str(place), -1)
         return {
-            "uri": figures.picture_uri(pictures[place]),
+            "uri": picture_uri(pictures[place]),
             "name": names[str(place)],
             "label": classes[label] if label >= 0 else "",
         }
@@ -58,7 +59,7 @@ def write_inspection(content: dict[str, Any], pictures: Mapping[int, np.ndarray]
     context = {
         "inspection": content,
         "findings": findings(content),
-        "counts": [figures.data_uri(png) for png in figures.class_counts(counts)],
+        "counts": [data_uri(png) for png in figures.class_counts(counts)],
         "alike": [pair(row) for row in content["duplicates"][:NUM_PAIRS]],
         "nearest": [pair(row) for row in content["duplicates"][NUM_PAIRS:][-NUM_PAIRS:]],
         "worst": worst,

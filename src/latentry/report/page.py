@@ -7,6 +7,7 @@ import jinja2
 import numpy as np
 
 from latentry import files
+from latentry.data.pictures import data_uri, picture_uri
 from latentry.errors import RunError
 from latentry.evaluation.evaluate import confident_mistakes, first_of_each_class, load_predictions, pair_of
 from latentry.evaluation.metrics import calibration_error, reliability
@@ -54,7 +55,7 @@ def _write_report(run: Run) -> Path:
         "results": {"unlabelled_images": 0, "skipped": {}} | results,
         "part": part,
         "scores": results[part] if part else None,
-        "charts": {name: [figures.data_uri(png) for png in chart] for name, chart in charts.items()},
+        "charts": {name: [data_uri(png) for png in chart] for name, chart in charts.items()},
         "samples": _samples(results, predictions),
         "recipe": run.recipe_file.read_text(encoding="utf-8"),
         "labels": run.recipe().data.labels,
@@ -167,7 +168,7 @@ def against_control(run: Run) -> dict[str, Any] | None:
 def _samples(results: dict[str, Any], predictions: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     names = list(results["train_images"])
     return [
-        {"uri": figures.picture_uri(image), "caption": names[label]}
+        {"uri": picture_uri(image), "caption": names[label]}
         for image, label in zip(predictions["train_example_images"], predictions["train_example_labels"], strict=True)
     ]
 
@@ -183,8 +184,8 @@ def _pairs(predictions: dict[str, np.ndarray], part: str) -> list[tuple[np.ndarr
 def _reconstruction(image: np.ndarray, reconstruction: np.ndarray) -> dict[str, Any]:
     error = np.square((image.astype(float) - reconstruction) / 255).mean()
     return {
-        "original": figures.picture_uri(image),
-        "reconstruction": figures.picture_uri(reconstruction),
+        "original": picture_uri(image),
+        "reconstruction": picture_uri(reconstruction),
         "psnr": -10 * np.log10(max(error, 1e-10)),
     }
 
@@ -201,7 +202,7 @@ def _mistakes(results: dict[str, Any], predictions: dict[str, np.ndarray], part:
     places = _places(predictions, part)
     mistakes = [
         {
-            "uri": figures.picture_uri(predictions[f"{part}_example_images"][places[position]]),
+            "uri": picture_uri(predictions[f"{part}_example_images"][places[position]]),
             "truth": names[labels[position]],
             "prediction": names[chances[position].argmax()],
             "confidence": chances[position].max(),

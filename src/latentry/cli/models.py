@@ -1,0 +1,73 @@
+"""Commands that put a finished model to work."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from latentry.cli.options import PriorOption, parse_prior
+from latentry.errors import RecipeError
+
+
+def predict_images(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of its model.")],
+    source: Annotated[str, typer.Argument(help="An image, a folder of them, or - for names on standard input.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name, the likeliest first.")] = 1,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    prior: PriorOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Say of each image which class it is, how sure that is, and whether it looks like the training images."""
+    from latentry.deploy import predict
+    from latentry.deploy.predictor import Predictor
+    from latentry.progress import console
+
+    if as_csv and as_json:
+        raise RecipeError("--csv and --json are two forms: give one of them")
+    predictor = Predictor.load(run, prior=parse_prior(prior or ""), device=device)
+    top = min(top, len(predictor.config.class_names))
+    rows = predict.predictions(predictor, predict.pictures_of(source, predictor.config.image_size), top)
+    form = "csv" if as_csv else "json" if as_json else "text"
+    count, failed = predict.write_rows(rows, form, top, sys.stdout)
+    if failed:
+        console.print(f"{failed:,} of {count:,} images can't be read", style="yellow", soft_wrap=True)
+
+
+def embed_images(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of its model.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of images, at any depth.")],
+    out: Annotated[Path, typer.Option(help="The .npz to write.")] = Path("latents.npz"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Write the latents of a folder's images, and their names, to an .npz file."""
+    from latentry.deploy.predict import embed
+    from latentry.deploy.predictor import Predictor
+    from latentry.progress import console
+
+    if out.suffix != ".npz":
+        raise RecipeError(f"--out {out} is not the name of an .npz file: give one, such as latents.npz")
+    count, problems = embed(Predictor.load(run, device=device), folder, out)
+    for file, reason in problems:
+        console.print(f"{file} is left out: {reason}", style="yellow", soft_wrap=True)
+    print(f"{count:,} latents: {out}")
+
+
+def export_run(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    form: Annotated[Literal["onnx"], typer.Option("--format", help="Of the file.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise its convolutions; measures the loss.")] = False,
+    prior: PriorOption = None,
+    out: Annotated[Path | None, typer.Option(help="The file; default RUN/model/model.onnx.")] = None,
+) -> None:
+    """Write a model as one file that runs without torch, checked against it."""
+    from latentry.deploy.export import export
+
+    file = out or run / "model" / f"model.{form}"
+    exported = export(run, file, prior=parse_prior(prior or ""), int8=int8)
+    print(f"largest difference from PyTorch: {exported.largest_difference:.2g}")
+    if exported.validation_accuracy is not None and exported.int8_validation_accuracy is not None:
+        accuracies = [100 * exported.validation_accuracy, 100 * exported.int8_validation_accuracy]
+        print(f"validation accuracy: {accuracies[0]:.2f} % in fp32, {accuracies[1]:.2f} % in int8")
+    print(f"{file.stat().st_size / 2**20:.1f} MiB: {file}")
