@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test test-fast check bench clean
+.PHONY: run test test-fast check bench browser clean
 
 run: $(STAMP)
 	$(BIN)/latentry train quick --test
@@ -19,6 +19,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What the tests of the web page need beside Python's packages; without it they are left out.
+browser: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt playwright
+	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py

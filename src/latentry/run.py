@@ -77,6 +77,11 @@ class Run:
         return self.folder / "results.json"
 
     @property
+    def neighbours_file(self) -> Path:
+        """Where the training images lie in the hidden layer, once somebody has asked for neighbours."""
+        return self.folder / "neighbours.npz"
+
+    @property
     def skipped_file(self) -> Path:
         return self.folder / "skipped.csv"
 

@@ -28,6 +28,7 @@ app.command("evaluate")(runs.evaluate_run)
 app.command("predict")(models.predict_images)
 app.command("embed")(models.embed_images)
 app.command("export")(models.export_run)
+app.command("serve")(models.serve_run)
 app.command("report")(runs.report_run)
 
 USAGE_ERROR: Any = typer.BadParameter.__base__

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from latentry.cli.options import PriorOption, parse_prior
+from latentry.cli.options import DeviceOption, PriorOption, parse_prior
 from latentry.errors import RecipeError
 
 
@@ -17,7 +17,7 @@ def predict_images(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     prior: PriorOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Say of each image which class it is, how sure that is, and whether it looks like the training images."""
     from latentry.deploy import predict
@@ -39,7 +39,7 @@ def embed_images(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of its model.")],
     folder: Annotated[Path, typer.Argument(help="A folder of images, at any depth.")],
     out: Annotated[Path, typer.Option(help="The .npz to write.")] = Path("latents.npz"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Write the latents of a folder's images, and their names, to an .npz file."""
     from latentry.deploy.predict import embed
@@ -71,3 +71,40 @@ def export_run(
         accuracies = [100 * exported.validation_accuracy, 100 * exported.int8_validation_accuracy]
         print(f"validation accuracy: {accuracies[0]:.2f} % in fp32, {accuracies[1]:.2f} % in int8")
     print(f"{file.stat().st_size / 2**20:.1f} MiB: {file}")
+
+
+def serve_run(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of its model.")],
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    token: Annotated[
+        str, typer.Option(envvar="LATENTRY_TOKEN", help="What clients must send as a bearer token; default none.")
+    ] = "",
+    neighbours: Annotated[
+        bool,
+        typer.Option("--neighbours/--no-neighbours", help="Show the nearest training images, if they are there."),
+    ] = True,
+    views: Annotated[int | None, typer.Option(min=1, max=2, help="1, or 2: mirrored too; default as trained.")] = None,
+    prior: PriorOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Answer over HTTP: a page at /, /predict, /reconstruct and /neighbours for programs."""
+    from latentry.deploy.extras import extra
+
+    for package in ("fastapi", "uvicorn", "python_multipart"):
+        extra("serve", package)
+
+    from latentry.deploy import serve
+    from latentry.deploy.neighbours import neighbours_at_hand
+    from latentry.deploy.predictor import Predictor
+    from latentry.progress import console
+
+    predictor = Predictor.load(run, prior=parse_prior(prior or ""), device=device, views=views)
+    listening = serve.listen(host, port)
+    found = neighbours_at_hand(run, predictor) if neighbours else None
+    local = host in serve.LOOPBACK
+    if not local and not token:
+        console.print("whoever reaches this machine can ask: LATENTRY_TOKEN keeps others out", style="yellow")
+    app = serve.create_app(predictor, found, token=token, hosts=serve.LOOPBACK if local else ("*",))
+    console.print(f"serving {run} at http://{host}:{listening.getsockname()[1]}; Ctrl-C stops it", soft_wrap=True)
+    serve.run(app, listening)

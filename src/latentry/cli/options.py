@@ -26,6 +26,7 @@ LimitOption = Annotated[list[str] | None, typer.Option(help="Take N images of a 
 PriorOption = Annotated[
     str | None, typer.Option(help="How frequent classes are where they are predicted: bird=0.5,cat=0.1.")
 ]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results.json instead of text.")]
 
 

@@ -21,6 +21,14 @@ class PictureError(Exception):
     """Why a file is no picture that can be used, in one line without the file's name."""
 
 
+class UnknownFormatError(PictureError):
+    """It is of none of the formats that are read."""
+
+
+class TooManyPixelsError(PictureError):
+    """It would take too much memory."""
+
+
 def read_picture(content: bytes, image_size: int) -> np.ndarray:
     """Returns uint8 (3, S, S) of an encoded image: upright, in sRGB's order, transparency on white, its first frame.
 
@@ -33,7 +41,8 @@ def read_picture(content: bytes, image_size: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > LARGEST_IMAGE_PIXELS:
-                raise PictureError(f"it has {image.width}x{image.height} pixels, the limit is {LARGEST_IMAGE_PIXELS:,}")
+                size = f"{image.width}x{image.height}"
+                raise TooManyPixelsError(f"it has {size} pixels, the limit is {LARGEST_IMAGE_PIXELS:,}")
             # A JPEG is decoded at a fraction of its size where that still is twice what is asked for.
             image.draft(None, (2 * image_size, 2 * image_size))
             square = (image_size, image_size)
@@ -41,7 +50,7 @@ def read_picture(content: bytes, image_size: int) -> np.ndarray:
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what their formats make them stumble over
-        raise PictureError(_reason(content, error)) from None
+        raise _problem(content, error) from None
     pixels: np.ndarray = np.asarray(picture).transpose(2, 0, 1)
     return pixels
 
@@ -88,11 +97,12 @@ def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
     return eight.astype(np.uint8)
 
 
-def _reason(content: bytes, error: Exception) -> str:
+def _problem(content: bytes, error: Exception) -> PictureError:
     if not content:
-        return "it is empty"
+        return PictureError("it is empty")
     if isinstance(error, Image.DecompressionBombError):
-        return f"it has far more than {LARGEST_IMAGE_PIXELS:,} pixels, the limit"
+        return TooManyPixelsError(f"it has far more than {LARGEST_IMAGE_PIXELS:,} pixels, the limit")
     if isinstance(error, UnidentifiedImageError):
-        return f"it is no image of a format that is read ({', '.join(FORMATS)})"
-    return f"it is damaged or cut off ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return UnknownFormatError(f"it is no image of a format that is read ({', '.join(FORMATS)})")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return PictureError(f"it is damaged or cut off ({reason})")

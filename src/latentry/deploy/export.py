@@ -1,13 +1,11 @@
 """A trained model as one ONNX file that runs without torch: uint8 images in, classes, latent and reconstruction out."""
 
 import dataclasses
-import importlib
 import json
 import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from latentry import files
 from latentry.data import load_train
 from latentry.data.split import Split
+from latentry.deploy.extras import extra
 from latentry.deploy.predictor import Predictor
 from latentry.errors import RunError
 from latentry.evaluation.evaluate import load_predictions
@@ -80,8 +79,8 @@ def export(folder: Path, out: Path, *, prior: dict[str, float] | None = None, in
         RunError: the run is unfinished, all-train where `int8` is asked for, or the file says something else; nothing
             is then written. Or the packages of the extra `export` are missing.
     """
-    onnxruntime = extra("onnxruntime")
-    extra("onnxscript")
+    onnxruntime = extra("export", "onnxruntime")
+    extra("export", "onnxscript")
     run = Run.open(folder)
     run.results()
     predictor = Predictor.load(folder, prior=prior, device="cpu")
@@ -104,20 +103,8 @@ def export(folder: Path, out: Path, *, prior: dict[str, float] | None = None, in
         return Exported(largest, whole, small)
 
 
-def extra(package: str) -> ModuleType:
-    """Imports a package of the extra `export`.
-
-    Raises:
-        RunError: it isn't installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise RunError(f"export needs {package}, which isn't installed: pip install 'latentry[export]'") from None
-
-
 def _write(predictor: Predictor, shown: np.ndarray, file: Path) -> None:
-    onnx = extra("onnx")
+    onnx = extra("export", "onnx")
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     example = torch.from_numpy(np.ascontiguousarray(shown[:2].transpose(0, 2, 3, 1)))
     with warnings.catch_warnings():
@@ -177,7 +164,7 @@ def _accuracy(session: Any, images: np.ndarray, labels: np.ndarray, form: str) -
 
 def _quantise(file: Path, images: np.ndarray) -> None:
     """Replaces the file's convolutions by ones of 8 bits, their ranges taken from `images`."""
-    quantization = extra("onnxruntime.quantization")
+    quantization = extra("export", "onnxruntime.quantization")
     batches = _batches(images)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]

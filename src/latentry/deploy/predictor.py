@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +14,13 @@ from latentry import files
 from latentry.errors import RecipeError, RunError
 from latentry.inference import answers, log_ratio
 from latentry.models.network import AutoencoderClassifier
+from latentry.progress import track
 from latentry.run import Run
 from latentry.runtime import resolve_device, resolve_precision
 from latentry.training.checkpoint import ModelConfig, load_model, save_model
 
 PRIOR_TOLERANCE = 1e-6
+PIXELS_AT_ONCE = 1_000 * 32 * 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +88,20 @@ class Predictor(ModelHubMixin):
         prior: dict[str, float] | None = None,
         device: str = "auto",
         precision: Literal["auto", "bf16", "fp32"] = "auto",
+        views: int | None = None,
     ) -> "Predictor":
         """The predictor of a run's folder, or of a folder with its `model.safetensors` and `config.json`.
+
+        `views` replaces how many the model was trained to be asked by: 1, or 2 with the image mirrored.
 
         Raises:
             RunError: there is no model in it, or a damaged one.
             RecipeError: as the class.
         """
         model = model_folder(folder)
-        predictor = cls(*load_model(model), prior=prior, device=device, precision=precision)
+        network, config = load_model(model)
+        config = config.model_copy(update={"views": views or config.views})
+        predictor = cls(network, config, prior=prior, device=device, precision=precision)
         card = model / "README.md"
         predictor.card = card.read_text(encoding="utf-8") if card.exists() else ""
         return predictor
@@ -165,6 +173,18 @@ class Predictor(ModelHubMixin):
             np.concatenate(rebuilt),
             np.concatenate(errors),
         )
+
+    def answers(
+        self, images: np.ndarray, indices: np.ndarray, description: str, *, decode: bool = True
+    ) -> Iterator[tuple[slice, Answer]]:
+        """Yields what it says of the `images` (M, 3, S, S) at `indices` (N,), and of which of the indices, in parts.
+
+        A part without reconstructions is all that is in memory at a time. A progress bar shows the `description`.
+        """
+        size = max(1, PIXELS_AT_ONCE // images.shape[-1] ** 2)
+        for start in track(range(0, len(indices), size), description):
+            some = slice(start, min(start + size, len(indices)))
+            yield some, self.answer(images[indices[some]], decode=decode, reconstructions=False)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (N, K) of logits, moved from the shares in training to those that are expected."""

@@ -1,5 +1,6 @@
 """Which images show the same thing: candidates by a latent, then judged by their pixels."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -20,17 +21,38 @@ LARGEST_SHIFT = 2
 SMALLEST_DEVIATION = 1e-2
 
 
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """From latents to their principal components, at most 64.
+
+    Attributes:
+        mean: float32 (D,), of the latents, flattened.
+        components: float32 (C, D), in rows of length 1.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+
+    @classmethod
+    def fit(cls, latents: np.ndarray) -> "Projection":
+        """Of latents (N, ...)."""
+        rows = latents.reshape(len(latents), -1).astype(np.float32)
+        fitted = PCA(min(NUM_COMPONENTS, *rows.shape), random_state=0).fit(rows)
+        return cls(fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32))
+
+    def __call__(self, latents: np.ndarray) -> np.ndarray:
+        """Components, float32 (N, C), of latents (N, ...)."""
+        projected: np.ndarray = (latents.reshape(len(latents), -1).astype(np.float32) - self.mean) @ self.components.T
+        return projected
+
+
 def nearest(latents: np.ndarray, count: int) -> np.ndarray:
     """Indices, (N, count), of the images whose latents (N, ...) are nearest to each one's, without itself.
 
-    By Euclidean distance in their 64 principal components.
+    By Euclidean distance in their principal components.
     """
-    rows = latents.reshape(len(latents), -1)
-    chosen = np.random.default_rng(0).permutation(len(rows))[:NUM_FITTED]
-    fitted = PCA(min(NUM_COMPONENTS, len(chosen), rows.shape[1]), random_state=0).fit(rows[chosen].astype(np.float32))
-    points = torch.from_numpy(
-        np.concatenate([fitted.transform(part.astype(np.float32)) for part in _chunks(rows)]).astype(np.float32)
-    )
+    projection = Projection.fit(latents[np.random.default_rng(0).permutation(len(latents))[:NUM_FITTED]])
+    points = torch.from_numpy(np.concatenate([projection(part) for part in _chunks(latents)]))
     count = min(count, len(points) - 1)
     norms = points.square().sum(dim=1)
     found = []

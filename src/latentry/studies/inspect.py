@@ -2,7 +2,6 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from latentry.data import load_test_pixels, load_train
 from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.data.listing import PARTS
 from latentry.data.split import Split
-from latentry.deploy.predictor import Answer, Predictor
+from latentry.deploy.predictor import Predictor
 from latentry.errors import DataError, RunError, continued_with
 from latentry.evaluation.labels import confident_errors
 from latentry.evaluation.similar import near_duplicates
 from latentry.models.network import latent_shape
 from latentry.pipeline import Calibration, resolved, train_on
-from latentry.progress import console, track
+from latentry.progress import console
 from latentry.recipe import Data, Recipe, load_recipe
 from latentry.training.checkpoint import load_model
 
@@ -32,7 +31,7 @@ NUM_FOLDS = 3
 DUPLICATE_SIMILARITY = 0.6
 """Chosen by eye, on pairs of CIFAR-10's images."""
 NUM_WORST = 12
-PIXELS_AT_ONCE = 1_000 * 32 * 32
+COPIED_AT_ONCE = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +148,9 @@ def _joined(first: np.ndarray, second: np.ndarray, file: Path) -> np.ndarray:
     size = len(first) + len(second)
     joined = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(size, *first.shape[1:]))
     for images, offset in ((first, 0), (second, len(first))):
-        for some in _at_once(images):
-            joined[offset + some.start : offset + some.stop] = images[some]
+        for start in range(0, len(images), COPIED_AT_ONCE):
+            some = images[start : start + COPIED_AT_ONCE]
+            joined[offset + start : offset + start + len(some)] = some
     return joined
 
 
@@ -169,7 +169,7 @@ def _reconstructed(train: ImageSet, images: np.ndarray, recipe: Recipe, folder: 
     shape = (len(images), *latent_shape(predictor.network.encoder, images.shape[-1]))
     latents = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
     errors = np.empty(len(images))
-    for some, answer in _asked(predictor, images, np.arange(len(images)), "Reconstructing"):
+    for some, answer in predictor.answers(images, np.arange(len(images)), "Reconstructing"):
         latents[some], errors[some] = answer.latents, answer.errors
     return latents, errors
 
@@ -184,28 +184,12 @@ def _suspects(train: ImageSet, recipe: Recipe, folder: Path) -> list[dict[str, A
     for fold, (known, unseen) in enumerate(splitter.split(labelled, labels)):
         console.print(f"predicting part {fold + 1} of {NUM_FOLDS} from the others", soft_wrap=True)
         predictor = _trained(train, Split(labelled[known], labelled[:0]), alone, folder / f"fold-{fold}")
-        for some, answer in _asked(predictor, train.images, labelled[unseen], "Predicting"):
+        for some, answer in predictor.answers(train.images, labelled[unseen], "Predicting", decode=False):
             chances[unseen[some]] = answer.probabilities
     return [
         {"image": int(labelled[row]), "label": int(labels[row]), "seems": seems, "margin": margin}
         for row, seems, margin in confident_errors(labels, chances)
     ]
-
-
-def _asked(
-    predictor: Predictor, images: np.ndarray, indices: np.ndarray, description: str
-) -> Iterator[tuple[slice, Answer]]:
-    """Yields what is said of the images at `indices`, some at once, and which of the indices those are."""
-    parts = _at_once(images, len(indices))
-    for some in track(parts, description, len(parts)):
-        yield some, predictor.answer(images[indices[some]], reconstructions=False)
-
-
-def _at_once(images: np.ndarray, count: int | None = None) -> list[slice]:
-    """Slices of as many of the images (N, 3, S, S), or of `count` like them, as are held in memory at once."""
-    size = max(1, PIXELS_AT_ONCE // images.shape[-1] ** 2)
-    count = len(images) if count is None else count
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _parts(train: ImageSet, count: int) -> np.ndarray:

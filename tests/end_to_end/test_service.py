@@ -1,0 +1,153 @@
+"""`latentry serve` as a process: many clients at once, clients that mean ill, and a clean end."""
+
+import concurrent.futures
+import contextlib
+import http.client
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentry.data.pictures import pillow_of, png_of
+from latentry.deploy.predictor import Predictor
+
+pytestmark = pytest.mark.slow
+NUM_CLIENTS = 32
+BOUNDARY = "boundary"
+HEADERS = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+@contextlib.contextmanager
+def serving(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process, and its port; it is stopped at the end, if it still runs."""
+    command = [sys.executable, "-m", "latentry", "serve", str(run), "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.search(r"serving .* at http://127\.0\.0\.1:(\d+);", line)
+            assert found, line
+            yield process, int(found.group(1))
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def port(finished_run: Path) -> Iterator[int]:
+    with serving(finished_run) as (process, port):
+        yield port
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""  # nothing of what clients sent, whatever it was
+
+
+def body_of(*contents: bytes) -> bytes:
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'.encode()
+        + content
+        + b"\r\n"
+        for content in contents
+    ]
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def ask(port: int, body: bytes, route: str = "/predict?top=3") -> tuple[int, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", route, body, HEADERS)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def test_each_of_many_clients_gets_its_own_images_answer(port, finished_run):
+    generator = np.random.default_rng(0)
+    pictures = generator.integers(0, 256, (NUM_CLIENTS, 4, 3, 1, 1), dtype=np.uint8) * np.ones((32, 32), dtype=np.uint8)
+    expected = Predictor.load(finished_run).answer(pictures.reshape(-1, 3, 32, 32)).errors.reshape(NUM_CLIENTS, 4)
+    assert np.unique(expected.round(3)).size > NUM_CLIENTS  # so that mixing them up would show
+
+    def one(client: int) -> list[float]:
+        errors = []
+        for picture in pictures[client]:
+            status, content = ask(port, body_of(png_of(pillow_of(picture))), "/reconstruct")
+            assert status == 200, content
+            errors.append(content["answers"][0]["error"])
+        return errors
+
+    with concurrent.futures.ThreadPoolExecutor(NUM_CLIENTS) as pool:
+        assert np.array(list(pool.map(one, range(NUM_CLIENTS)))) == pytest.approx(expected, rel=0.01)
+
+
+def resident_bytes(port: int) -> int:
+    """Of the process that listens on `port`."""
+    listening = f"{port:04X}"
+    (inode,) = [
+        row.split()[9]
+        for row in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if row.split()[1].endswith(f":{listening}") and row.split()[3] == "0A"
+    ]
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(link.readlink().name == f"socket:[{inode}]" for link in (process / "fd").iterdir()):
+                status = (process / "status").read_text()
+                return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) * 1024
+    raise AssertionError(f"nobody listens on {port}")
+
+
+def test_those_who_mean_ill_leave_nothing_behind(port):
+    content = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(content, "PNG")
+    large, small = body_of(content.getvalue()), body_of(png_of(Image.new("RGB", (40, 40))))
+    for _ in range(4):
+        assert ask(port, large)[0] == 200
+    before = resident_bytes(port)
+    for _ in range(15):
+        assert ask(port, large)[0] == 200
+        assert ask(port, small[:-60])[0] in (400, 422)
+        assert ask(port, body_of(bytes(20 * 2**20)))[0] == 415
+        assert ask(port, body_of(*[b""] * 1000))[0] == 413
+    with socket.create_connection(("127.0.0.1", port)) as endless:
+        endless.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            + f"Content-Type: {HEADERS['content-type']}\r\n\r\n".encode()
+        )
+        piece = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 2**30:
+                endless.sendall(piece)
+                sent += len(piece)
+    assert sent < 200 * 2**20
+    assert ask(port, small)[0] == 200
+    assert resident_bytes(port) < before + 60 * 2**20
+
+
+def test_what_was_asked_is_answered_before_it_stops(finished_run):
+    with serving(finished_run, "--no-neighbours", "--views", "1") as (process, port):
+        body = body_of(*[png_of(Image.new("RGB", (1500, 1500), "green"))] * 60)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(ask, port, body)
+            time.sleep(0.3)
+            assert not pending.done()
+            process.send_signal(signal.SIGTERM)
+            status, content = pending.result()
+        assert (status, len(content["answers"])) == (200, 60)
+        assert process.wait(10) == 0
+
+
+def test_an_address_that_is_taken_is_named(finished_run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "latentry", "serve", str(finished_run), "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"can't listen on 127.0.0.1, port {port} (Address already in use): choose another --port" in done.stderr
+    assert done.stderr.count("\n") == 1
