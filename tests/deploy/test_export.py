@@ -82,9 +82,9 @@ def test_missing_packages_are_named(finished_run, tmp_path, monkeypatch):
         export(finished_run, tmp_path / "model.onnx")
 
 
-def test_the_five_lines_of_the_docs_run(exported, tmp_path, toy_folder):
+def test_the_five_lines_of_the_readme_run(exported, tmp_path, toy_folder):
     (script,) = re.findall(
-        r"```python\n(import json, numpy, onnxruntime.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL
+        r"```python\n(import json, numpy, onnxruntime.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
     assert len([line for line in script.splitlines() if line]) == 6
     shutil.copy(exported, tmp_path / "model.onnx")
