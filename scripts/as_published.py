@@ -29,8 +29,9 @@ from latentry import files
 from latentry.data import load_train
 from latentry.errors import LatentryError
 from latentry.models.network import AutoencoderClassifier, Output
+from latentry.models.saved import load_model
 from latentry.run import Run
-from latentry.training.checkpoint import checked, load_model
+from latentry.training.checkpoint import checked
 
 PUBLISHED = {"data_range": 2.0, "win_size": 7}
 STANDARD = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}

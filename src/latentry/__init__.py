@@ -16,7 +16,7 @@ _HOMES = {
     "compare_recipes": "latentry.studies.compare",
     "compare_runs": "latentry.studies.compare",
     "evaluate": "latentry.evaluation.evaluate",
-    "load_model": "latentry.training.checkpoint",
+    "load_model": "latentry.models.saved",
     "load_recipe": "latentry.recipe",
     "resume": "latentry.pipeline",
     "train": "latentry.pipeline",

@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.deploy.predictor import Answer, Predictor
+from latentry.models.saved import load_model
 from latentry.pipeline import Calibration, resolved, train_on
 from latentry.progress import console
 from latentry.recipe import Recipe, load_recipe
-from latentry.training.checkpoint import load_model
 
 SMALLEST_SIDE, LARGEST_SIDE = 16, 256
 HELD_OUT_IMAGES = 8

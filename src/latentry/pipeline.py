@@ -16,12 +16,12 @@ from latentry.errors import RecipeError, RunError, continued_with
 from latentry.evaluation.evaluate import Measured, first_of_each_class, measure, note_skipped, save_predictions, scores
 from latentry.inference import fit_temperature, log_ratio
 from latentry.models.network import AutoencoderClassifier, latent_shape
+from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_model, save_model
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import hardware, resolve_device, resolve_precision, versions
 from latentry.training.budget import with_epochs
-from latentry.training.checkpoint import FORMAT_VERSION, ModelConfig, load_model, save_model
 from latentry.training.flops import inference_flops_per_image
 from latentry.training.job import STAGES, Job
 

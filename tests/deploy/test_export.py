@@ -44,7 +44,7 @@ def test_it_says_what_the_network_says_of_any_number_of_images(exported, finishe
 
 
 def load(folder: Path):
-    from latentry.training.checkpoint import load_model
+    from latentry.models.saved import load_model
 
     return load_model(folder / "model")
 

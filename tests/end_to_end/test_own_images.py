@@ -10,10 +10,10 @@ import pytest
 
 from latentry.data import load_train
 from latentry.data.split import make_split
+from latentry.models.saved import load_model
 from latentry.pipeline import train
 from latentry.recipe import load_recipe
 from latentry.report.page import write_report
-from latentry.training.checkpoint import load_model
 from latentry.training.job import Job
 
 FAST = {

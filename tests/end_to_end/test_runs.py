@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from latentry.data import cifar10
-from latentry.training.checkpoint import load_model
+from latentry.models.saved import load_model
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ import torch
 
 from latentry.errors import RecipeError, RunError
 from latentry.models.network import build_network
+from latentry.models.saved import load_model
 from latentry.pipeline import train
 from latentry.recipe import load_recipe
 from latentry.run import Run
-from latentry.training.checkpoint import load_model
 from latentry.training.transfer import copy_encoder
 
 SETTINGS = {

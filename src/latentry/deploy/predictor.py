@@ -14,10 +14,10 @@ from latentry import files
 from latentry.errors import RecipeError, RunError
 from latentry.inference import answers, log_ratio
 from latentry.models.network import AutoencoderClassifier
+from latentry.models.saved import ModelConfig, load_model, save_model
 from latentry.progress import track
 from latentry.run import Run
 from latentry.runtime import resolve_device, resolve_precision
-from latentry.training.checkpoint import ModelConfig, load_model, save_model
 
 PRIOR_TOLERANCE = 1e-6
 PIXELS_AT_ONCE = 1_000 * 32 * 32

@@ -16,9 +16,9 @@ from latentry.evaluation import metrics
 from latentry.evaluation.paired import Pair
 from latentry.inference import answers, probabilities
 from latentry.models.network import AutoencoderClassifier
+from latentry.models.saved import load_model
 from latentry.run import Run
 from latentry.runtime import Precision, resolve_device, resolve_precision
-from latentry.training.checkpoint import load_model
 from latentry.training.losses import psnr
 
 NUM_MISTAKES = 12

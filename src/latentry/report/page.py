@@ -13,10 +13,10 @@ from latentry.evaluation.evaluate import confident_mistakes, first_of_each_class
 from latentry.evaluation.metrics import calibration_error, reliability
 from latentry.evaluation.paired import compared
 from latentry.inference import probabilities
+from latentry.models.saved import load_config
 from latentry.progress import console
 from latentry.report import figures
 from latentry.run import Run
-from latentry.training.checkpoint import load_config
 
 NUM_RECONSTRUCTIONS = 20
 CURVES = (

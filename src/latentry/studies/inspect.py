@@ -18,10 +18,10 @@ from latentry.errors import DataError, RunError, continued_with
 from latentry.evaluation.labels import confident_errors
 from latentry.evaluation.similar import near_duplicates
 from latentry.models.network import latent_shape
+from latentry.models.saved import load_model
 from latentry.pipeline import Calibration, resolved, train_on
 from latentry.progress import console
 from latentry.recipe import Data, Recipe, load_recipe
-from latentry.training.checkpoint import load_model
 
 RECIPE = "quick"
 PRETRAIN = {"max_epochs": 2, "min_steps_per_epoch": 50}

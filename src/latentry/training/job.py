@@ -9,12 +9,12 @@ from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
 from latentry.errors import RecipeError, RunError
 from latentry.models.network import AutoencoderClassifier, build_network
+from latentry.models.saved import load_weights, save_weights
 from latentry.progress import console
 from latentry.recipe import Augment, Recipe
 from latentry.run import Run
 from latentry.runtime import derive_seed, keep_freed_memory, resolve_device, resolve_precision
 from latentry.training.budget import FORWARD_SHARE, epoch_seconds, fit_epochs
-from latentry.training.checkpoint import load_weights, save_weights
 from latentry.training.classify import Classification
 from latentry.training.flops import training_flops_per_image
 from latentry.training.pretrain import Pretraining
