@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 SHORT = {
     "pretrain.max_epochs": 1,
     "pretrain.min_steps_per_epoch": 15,
-    "classify.max_epochs": 2,
-    "classify.min_steps_per_epoch": 25,
+    "classify.max_epochs": 1,
+    "classify.min_steps_per_epoch": 35,
     "classify.batch_size": 64,
 }
 
@@ -51,7 +51,8 @@ def shortened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for module in (recipe, inspect, estimator):
         monkeypatch.setattr(module, "load_recipe", short)
     monkeypatch.setitem(inspect.PRETRAIN, "min_steps_per_epoch", 10)
-    monkeypatch.setitem(inspect.CLASSIFY, "max_epochs", 2)
+    monkeypatch.setitem(inspect.CLASSIFY, "max_epochs", 1)
+    monkeypatch.setitem(inspect.CLASSIFY, "batch_size", 64)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(ROOT / "scripts" / "clothes.py"), "clothes", "--scale", "0.3"])
     runpy.run_path(sys.argv[0], run_name="__main__")

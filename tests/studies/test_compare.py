@@ -1,8 +1,10 @@
 """Comparisons: equal cost, the same pairs, one verdict, and no run twice."""
 
 import json
+import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +152,20 @@ def test_finished_runs_are_paired_by_seed(finished):
     fewer = compare.compare_runs(*sides, test=False)
     assert fewer["names"] == sides
     assert f"Labels given: {sides[0]} 100 % and {sides[1]} 10 %." in fewer["notes"]
+
+
+def test_what_is_kept_of_runs_compares_as_they_do(finished, tmp_path, monkeypatch):
+    content, folder = finished
+    runs = sorted((folder / "runs").glob("quick*-[01]"))
+    script = Path(__file__).parents[2] / "scripts" / "keep.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), *map(str, runs)])
+    monkeypatch.chdir(folder)
+    runpy.run_path(str(script), run_name="__main__")
+    again = compare.compare_runs(f"{tmp_path}/quick-?", f"{tmp_path}/quick-control-?", test=False)
+    for key in ("difference", "interval", "mcnemar_p", "per_class", "cost"):
+        assert again[key] == content[key]
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*")) < 100_000
+    assert str(folder) not in "".join(file.read_text() for file in tmp_path.rglob("*.toml"))
 
 
 def test_controls_may_differ_in_epochs_and_nothing_else(finished, tmp_path):
