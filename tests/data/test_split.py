@@ -79,6 +79,8 @@ def test_groups_stay_on_one_side():
     assert set(split.unlabelled) == set(np.flatnonzero(unknown & ~np.isin(groups, groups[split.validation])))
     with pytest.raises(DataError, match="makes 2 parts of 40 groups, of which fold 3 is asked for"):
         make_split(images, Data(validation=0.5, fold=3))
+    with pytest.raises(DataError, match=r"data\.validation = 0\.7, and of grouped images at most 0\.5"):
+        make_split(images, Data(validation=0.7))
     with pytest.raises(DataError, match="makes 7 parts of 3 groups"):
         make_split(dataclasses.replace(images, groups=groups % 3), Data())
 

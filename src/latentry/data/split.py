@@ -108,7 +108,11 @@ def _drawn(images: ImageSet, kept: np.ndarray, data: Data) -> tuple[np.ndarray, 
 def _in_groups(images: ImageSet, kept: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """As `_drawn`, with whole groups on either side; their share of images is then only about what was asked for."""
     assert images.groups is not None
-    num_parts = max(2, round(1 / data.validation))
+    if data.validation > 0.5:
+        raise DataError(
+            f"data.validation = {data.validation}, and of grouped images at most 0.5 can be held out: lower it"
+        )
+    num_parts = round(1 / data.validation)
     groups = images.groups[kept]
     if data.fold >= num_parts or len(np.unique(groups)) < num_parts:
         raise DataError(
