@@ -80,9 +80,10 @@ def train_on(
     job = Job(recipe, images, split)
     if minutes is not None:
         job = Job(job.within(minutes / 2 if recipe.control else minutes), images, split)
-    run = Run.create(folder, job.recipe)
-    files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
-    finish(job, run, calibration)
+    with Run(folder).locked():
+        run = Run.create(folder, job.recipe)
+        files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
+        finish(job, run, calibration)
     if recipe.control:
         train_control(run)
     return run
@@ -95,12 +96,13 @@ def resume(folder: Path) -> Run:
         RunError: the folder is no run, is damaged, or its data has changed.
     """
     run = Run.open(folder)
-    files.remove_partial(folder)
     recipe = run.recipe()
-    if run.results_file.exists():
-        run.results()
-    else:
-        continue_stages(run, recipe)
+    with run.locked():
+        files.remove_partial(folder)
+        if run.results_file.exists():
+            run.results()
+        else:
+            continue_stages(run, recipe)
     if recipe.control:
         train_control(run)
     return run

@@ -1,16 +1,23 @@
 """The run folder: where everything that a run leaves has its place."""
 
+import contextlib
 import csv
 import dataclasses
+import datetime
+import os
+import platform
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from latentry import files
 from latentry.errors import RecipeError, RunError
 from latentry.recipe import Recipe, parse_recipe
 
+LOCK, HOLDER = ".lock", ".holder"
 RESULT_KEYS = frozenset(
     {
         "recipe",
@@ -111,12 +118,34 @@ class Run:
         """The autoencoder as pretraining left it."""
         return self.checkpoints("pretrain") / "autoencoder.safetensors"
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from writing into the folder until the block ends, or this process, however it does.
+
+        Raises:
+            RunError: another process holds it; says which.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock, holder = FileLock(self.folder / LOCK), self.folder / HOLDER
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            raise RunError(f"{self.folder} is in use by {who}: wait until that has ended, or stop it") from None
+        try:
+            now = datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds")
+            files.write_text(holder, f"process {os.getpid()} on {platform.node()} since {now}")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
     @staticmethod
     def check_free(folder: Path) -> None:
         """Raises RunError if `folder` holds something already."""
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file, and a run needs a folder: choose another --out")
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.name not in (LOCK, HOLDER) for path in folder.iterdir()):
             raise RunError(f"{folder} is not empty: choose another --out, or continue it with --resume {folder}")
 
     @classmethod

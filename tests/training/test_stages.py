@@ -1,5 +1,7 @@
 """What each stage trains, freezes, corrupts and refuses."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -149,12 +151,23 @@ def test_without_validation_the_last_weights_stay(toy_images, tmp_path):
     assert torch.equal(last["network.classifier.linear.weight"], network.classifier.linear.weight)
 
 
-def test_a_damaged_checkpoint_is_refused_by_name(toy_images, tmp_path):
-    settings = Classify(max_epochs=1)
-    run_stage(Classification(build(), settings, seed=0, num_steps=3), toy_images, tmp_path)
-    last = tmp_path / "checkpoints" / "classify" / "last.ckpt"
-    content = bytearray(last.read_bytes())
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
-    last.write_bytes(content)
-    with pytest.raises(RunError, match=r"last\.ckpt is damaged"):
-        run_stage(Classification(build(), settings, seed=0, num_steps=3), toy_images, tmp_path)
+    file.write_bytes(content)
+
+
+def test_of_damaged_checkpoints_the_last_good_one_is_used(toy_images, tmp_path, capsys):
+    whole, resumed = build(), build()
+    run_stage(Classification(whole, Classify(max_epochs=3), seed=0, num_steps=9), toy_images, tmp_path / "whole")
+    for max_epochs in (2, 3):
+        stage = Classification(resumed, Classify(max_epochs=max_epochs), seed=0, num_steps=9)
+        log = run_stage(stage, toy_images, tmp_path / "run")
+        damage(tmp_path / "run" / "checkpoints" / "classify" / "last.ckpt")
+    assert len(log.rows) == 3
+    assert "last.ckpt is damaged" in capsys.readouterr().err
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    damage(tmp_path / "run" / "checkpoints" / "classify" / "before-last.ckpt")
+    with pytest.raises(RunError, match=r"before-last\.ckpt is damaged .*: remove .* and resume to repeat that stage"):
+        run_stage(Classification(build(), Classify(max_epochs=3), seed=0, num_steps=9), toy_images, tmp_path / "run")

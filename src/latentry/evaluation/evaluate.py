@@ -17,6 +17,7 @@ from latentry.evaluation.paired import Pair
 from latentry.inference import answers, probabilities
 from latentry.models.network import AutoencoderClassifier
 from latentry.models.saved import load_model
+from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import Precision, resolve_device, resolve_precision
 from latentry.training.losses import psnr
@@ -173,6 +174,15 @@ def evaluate(run: Run) -> dict[str, Any]:
     if recipe.control and run.control.results_file.exists():
         evaluate(run.control)
     if results["test"] is not None:
+        return results
+    with run.locked():
+        return _opened(run, recipe)
+
+
+def _opened(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """What the run's results are once the test set is opened."""
+    results = run.results()
+    if results["test"] is not None:  # by another process, meanwhile
         return results
     network, config = load_model(run.model_folder)
     test = load_test(recipe.data)

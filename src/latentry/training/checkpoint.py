@@ -10,14 +10,19 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from latentry import files
 from latentry.errors import RunError
+from latentry.progress import console
+
+LAST, BEFORE_LAST = "last.ckpt", "before-last.ckpt"
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, syncs it and renames it."""
+    """Writes a checkpoint beside its place, syncs it and renames it; of the last it keeps the one before, too."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
+        if Path(path).name == LAST and Path(path).exists():
+            Path(path).replace(Path(path).with_name(BEFORE_LAST))
         files.write_bytes(Path(path), content.getvalue())
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
@@ -32,6 +37,22 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
                     state[key] = str(folder / Path(state[key]).name) if state[key] else ""
         return checkpoint
+
+
+def newest(folder: Path) -> Path | None:
+    """The last whole checkpoint of a stage's `folder`, where it has one; says so when the newest is damaged.
+
+    Raises:
+        RunError: all that it has are damaged.
+    """
+    found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]
+    for path in found[:-1]:
+        try:
+            return checked(path)
+        except RunError as error:
+            reason = str(error).partition(":")[0]
+            console.print(f"{reason}: going on from the one before", style="yellow", soft_wrap=True)
+    return checked(found[-1]) if found else None
 
 
 def checked(path: Path) -> Path:

@@ -22,7 +22,7 @@ from latentry.recipe import Stage
 from latentry.run import Run
 from latentry.runtime import Precision, derive_seed
 from latentry.training.callbacks import EpochLog, EpochProgress, Stopping
-from latentry.training.checkpoint import AtomicCheckpoints, checked
+from latentry.training.checkpoint import AtomicCheckpoints, checked, newest
 from latentry.training.optimizers import build_optimizer, build_plateau, step_schedule
 
 NUM_STEPS_BETWEEN_CHECKS = 10
@@ -142,12 +142,11 @@ def fit(
         RunError: a checkpoint is damaged.
     """
     folder = run.checkpoints(module.name)
-    last = folder / "last.ckpt"
     epoch_log = EpochLog(module.name, run)
     trainer = _trainer(module, run, device, precision, epoch_log, validates=validation is not None)
     module.train()
     module.prepare()
-    resumed = checked(last) if last.exists() else None
+    resumed = newest(folder)
     handler = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
     try:
@@ -162,8 +161,9 @@ def fit(
             f"stopped in {module.name} after {epochs} whole epochs; continue with: latentry train --resume {run.folder}"
         ) from None
     except DivergenceError as error:
-        kept = f"the last good checkpoint is {last}" if last.exists() else "no epoch had ended: there is no checkpoint"
-        raise DivergenceError(f"{error}; {kept}") from None
+        kept = newest(folder)
+        where = f"the last good checkpoint is {kept}" if kept else "no epoch had ended: there is no checkpoint"
+        raise DivergenceError(f"{error}; {where}") from None
     finally:
         if is_main:
             signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,64 @@
+"""A run folder belongs to one process at a time."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from latentry.errors import RunError
+from latentry.evaluation.evaluate import evaluate
+from latentry.pipeline import resume, train
+from latentry.recipe import load_recipe
+from latentry.run import Run
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from latentry.run import Run
+
+with Run(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_is_told_who_holds_a_folder_and_a_dead_holder_is_followed(finished_run, tmp_path):
+    folder = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        words = (
+            rf"{re.escape(str(folder))} is in use by process {holder.pid} on .* since 2.*: wait until that has ended"
+        )
+        for write in (lambda: resume(folder), lambda: evaluate(Run.open(folder))):
+            with pytest.raises(RunError, match=words):
+                write()
+        holder.kill()
+    started = time.monotonic()
+    assert resume(folder).results()["test"] is None
+    assert evaluate(Run.open(folder))["test"] is not None
+    assert time.monotonic() - started < 30
+    assert evaluate(Run.open(folder))["test"] is not None
+    assert not (folder / ".holder").exists()
+
+
+def test_two_do_not_begin_in_one_folder(toy_folder, tmp_path):
+    folder = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"in use by process {holder.pid}"):
+            train(load_recipe("quick", {"data.source": str(toy_folder), "data.limit": {}}), folder)
+        holder.kill()
+    assert not (folder / "recipe.toml").exists()
+
+
+def test_a_folder_can_be_held_again_by_the_same_process(tmp_path):
+    for _ in range(2):
+        with Run(tmp_path / "run").locked():
+            assert f"process {os.getpid()} on" in (tmp_path / "run" / ".holder").read_text()
