@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from latentry.deploy.batching import LARGEST_BATCH, Batcher, Full
+from latentry.deploy.batching import LARGEST_BATCH, Batcher
 from latentry.deploy.predictor import Answer
 
 
@@ -29,7 +29,7 @@ def pictures(*levels: int) -> np.ndarray:
 
 def test_each_gets_its_own_answer_in_few_batches():
     echo = Echo()
-    batcher = Batcher(echo, 1000)
+    batcher = Batcher(echo)
 
     async def ask() -> list[Answer]:
         return await asyncio.gather(
@@ -42,25 +42,22 @@ def test_each_gets_its_own_answer_in_few_batches():
     assert max(count for count, _ in echo.asked) == LARGEST_BATCH
     assert [decode for _, decode in echo.asked].count(True) == 1
     assert answers[40].errors.tolist() == [80, 81]
-    assert batcher.num_waiting == 0
 
 
 def test_a_request_larger_than_a_batch_is_one():
     echo = Echo()
-    answer = asyncio.run(Batcher(echo, 1000).ask(pictures(*[7] * (LARGEST_BATCH + 1)), decode=False))
+    answer = asyncio.run(Batcher(echo).ask(pictures(*[7] * (LARGEST_BATCH + 1)), decode=False))
     assert len(answer.probabilities) == LARGEST_BATCH + 1
     assert echo.asked == [(LARGEST_BATCH + 1, False)]
 
 
-def test_too_many_are_refused_and_those_who_left_are_left_out():
+def test_those_who_left_are_left_out():
     echo = Echo()
-    batcher = Batcher(echo, 5)
+    batcher = Batcher(echo)
 
     async def ask() -> None:
         first = asyncio.create_task(batcher.ask(pictures(1, 2, 3), decode=False))
         await asyncio.sleep(0)
-        with pytest.raises(Full):
-            await batcher.ask(pictures(4, 5, 6), decode=False)
         gone = asyncio.create_task(batcher.ask(pictures(7, 8), decode=False))
         await asyncio.sleep(0)
         gone.cancel()
@@ -68,12 +65,11 @@ def test_too_many_are_refused_and_those_who_left_are_left_out():
         assert (await batcher.ask(pictures(9), decode=False)).probabilities[:, 0].tolist() == [9]
 
     asyncio.run(ask())
-    assert batcher.num_waiting == 0
     assert 2 not in [count for count, _ in echo.asked]
 
 
 def test_a_failure_reaches_those_of_its_batch_alone():
-    batcher = Batcher(Echo(), 1000)
+    batcher = Batcher(Echo())
 
     async def ask() -> None:
         with pytest.raises(ValueError, match="white"):

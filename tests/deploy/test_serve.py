@@ -15,10 +15,12 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
+from latentry.deploy.listening import LOOPBACK, check_token
 from latentry.deploy.neighbours import neighbours_of
 from latentry.deploy.predictor import Predictor
-from latentry.deploy.serve import LOOPBACK, create_app
+from latentry.deploy.serve import create_app
 from latentry.deploy.uploads import Limits
+from latentry.errors import RecipeError
 from latentry.run import Run
 
 LIMIT = 300_000
@@ -38,7 +40,10 @@ def client(finished_run: Path, predictor: Predictor) -> TestClient:
 def encoded(form: str, size: tuple[int, int] = (32, 32), mode: str = "RGB", **options: Any) -> bytes:
     """A picture with something in it, as the content of a file."""
     levels = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    picture = Image.fromarray(levels).convert(mode)
+    return encoded_picture(Image.fromarray(levels).convert(mode), form, **options)
+
+
+def encoded_picture(picture: Image.Image, form: str, **options: Any) -> bytes:
     content = io.BytesIO()
     picture.save(content, form, **options)
     return content.getvalue()
@@ -54,6 +59,11 @@ def vast_png() -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
     )
+
+
+def flat_webp() -> bytes:
+    """Four megapixels in a hundred bytes."""
+    return encoded_picture(Image.new("RGB", (2000, 2000)), "WEBP", lossless=True)
 
 
 def deep() -> bytes:
@@ -133,20 +143,33 @@ def test_every_kind_of_file_has_its_code_and_a_sentence(client, route, content, 
         assert answer.json()["detail"].count("\n") == 0
 
 
+two_files = b"".join(
+    b'--x\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n' + encoded("PNG") + b"\r\n"
+    for _ in range(2)
+)
+two_files += b"--x--\r\n"
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "sentence"),
     [
         ({"files": form(encoded("PNG"), field="image")}, 422, "files in the field 'images', and nothing else"),
         ({"files": form(*[b""] * 1000)}, 413, "the request has more than 64 files"),
         ({"files": form(encoded("PNG"), b"text")}, 415, "image 2 of 2 can't be used"),
-        ({"files": form(encoded("PNG")), "data": {"x": "1"}}, 422, "a field that is no file"),
+        ({"files": form(encoded("PNG")), "data": {"x": "1"}}, 422, "files in the field 'images', and nothing else"),
+        ({"content": two_files[:-80], "headers": FORM}, 400, "no whole multipart"),
+        ({"content": two_files[:150], "headers": FORM}, 400, "no whole multipart"),
+        ({"content": b"--x--", "headers": FORM}, 422, "no file in the field 'images'"),
+        ({"content": b"--x\r\n\r\nabc\r\n--x--", "headers": FORM}, 422, "and nothing else"),
+        ({"files": form(*[flat_webp()] * 20)}, 413, "the images have 80,000,000 pixels together"),
         ({"content": b"abc"}, 415, "the body is no multipart/form-data"),
         (
             {"content": b"abc", "headers": {"content-type": "multipart/form-data; boundary=x"}},
             400,
             "no whole multipart",
         ),
-        ({"content": b"abc", "headers": {"content-type": "multipart/form-data"}}, 400, "no whole multipart"),
+        ({"content": b"abc", "headers": {"content-type": "multipart/form-data"}}, 415, "the body is no multipart"),
         ({"files": form(encoded("PNG")), "params": {"top": 0}}, 422, "top: Input should be greater than or equal to 1"),
         ({"files": form(encoded("PNG")), "params": {"top": "many"}}, 422, "top: Input should be a valid integer"),
     ],
@@ -169,10 +192,17 @@ def test_too_much_at_a_time_is_put_off(predictor, limits, status, sentence):
     answer = client.post("/predict", files=form(encoded("PNG"), encoded("PNG")))
     assert (answer.status_code, answer.headers["retry-after"]) == (status, "1")
     assert sentence in answer.json()["detail"]
+
+
+def test_those_who_were_answered_wait_no_more(predictor):
+    client = TestClient(create_app(predictor, limits=Limits(waiting_of_one=2, held_bytes=20_000)))
+    for _ in range(4):
+        assert client.post("/predict", files=form(encoded("PNG"), encoded("PNG"))).status_code == 200
+        assert client.post("/predict", files=form(b"text")).status_code == 415
     assert client.get("/health").json()["waiting"] == 0
 
 
-def asked(app: FastAPI, messages: list[dict[str, Any]], pause_seconds: float, **headers: str) -> dict[str, Any]:
+def asked(app: FastAPI, messages: list[dict[str, Any]], pause_seconds: float) -> dict[str, Any]:
     """The first message that `app` answers a POST to /predict with, whose body comes in `messages`, then stops."""
     sent: list[dict[str, Any]] = []
     todo = iter(messages)
@@ -188,7 +218,7 @@ def asked(app: FastAPI, messages: list[dict[str, Any]], pause_seconds: float, **
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/predict",
         "raw_path": b"/predict", "root_path": "", "scheme": "http", "query_string": b"", "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2), "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "server": ("127.0.0.1", 2), "headers": [(b"content-type", b"multipart/form-data; boundary=x")],
     }  # fmt: skip
     asyncio.run(app(scope, receive, send))
     return sent[0]
@@ -200,17 +230,18 @@ def test_a_body_that_comes_slowly_or_never_ends_or_breaks_off_is_given_up(predic
     assert asked(app, [piece], 0.0)["status"] == 408
     assert asked(app, [piece] * 1000, 0.001)["status"] == 413
     assert asked(app, [piece, {"type": "http.disconnect"}], 0.0)["status"] == 400
-    assert asked(app, [], 0.0, **{"content-length": "99999999999"})["status"] == 413
+    whole = {"type": "http.request", "body": two_files, "more_body": False}
+    assert asked(app, [whole, {"type": "http.disconnect"}], 0.0)["status"] == 400
     assert TestClient(app).post("/predict", files=form(encoded("PNG"))).status_code == 200
 
 
 def test_a_token_keeps_others_out(predictor):
-    client = TestClient(create_app(predictor, token="open sesame"))
+    client = TestClient(create_app(predictor, token="sesame"))
     files = form(encoded("PNG"))
-    for headers in ({}, {"authorization": "Bearer guess"}, {"authorization": "Basic open sesame"}):
+    for headers in ({}, {"authorization": "Bearer guess"}, {"authorization": "Basic sesame"}):
         answer = client.post("/predict", files=files, headers=headers)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    assert client.post("/predict", files=files, headers={"authorization": "Bearer open sesame"}).status_code == 200
+    assert client.post("/predict", files=files, headers={"authorization": "Bearer sesame"}).status_code == 200
     assert client.get("/").status_code == client.get("/health").status_code == 200
 
 
@@ -223,7 +254,7 @@ def test_a_model_says_what_it_cannot_do(predictor, finished_run):
     client = TestClient(create_app(blind))
     assert client.post("/reconstruct", files=form(encoded("PNG"))).status_code == 404
     assert client.post("/predict", files=form(encoded("PNG"))).status_code == 404
-    assert client.get("/health").json()["reconstructs"] is False
+    assert (client.get("/health").json()["reconstructs"], client.get("/health").json()["predicts"]) == (False, False)
 
 
 def test_pages_load_nothing_from_elsewhere_and_say_so(client):
@@ -244,3 +275,26 @@ def test_a_name_that_was_pointed_at_this_machine_is_refused(predictor):
     client = TestClient(create_app(predictor, hosts=LOOPBACK))
     for host, status in (("localhost:8000", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example", 400)):
         assert client.get("/health", headers={"host": host}).status_code == status, host
+    assert client.get("/health", headers={"host": "x"}).json() == {
+        "detail": "this service answers as 127.0.0.1, localhost"
+    }
+
+
+@pytest.mark.parametrize("token", ["schlüssel", "open sesame", "a\tb"])
+def test_a_token_that_no_header_holds_is_refused(token):
+    with pytest.raises(RecipeError, match="the token has a blank or a letter that is not ASCII"):
+        check_token(token)
+
+
+def test_a_failure_says_nothing_of_the_inside(predictor, monkeypatch):
+    client = TestClient(create_app(predictor), raise_server_exceptions=False)
+    monkeypatch.setattr(predictor, "answer", lambda *_, **__: 1 / 0)
+    answer = client.post("/predict", files=form(encoded("PNG")))
+    assert (answer.status_code, answer.json()) == (500, {"detail": "the service failed: tell those who run it"})
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+    def starved(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 999 bytes")
+
+    monkeypatch.setattr(predictor, "answer", starved)
+    assert client.post("/predict", files=form(encoded("PNG"))).status_code == 503

@@ -13,9 +13,10 @@ import uvicorn
 
 from latentry.data import cifar10
 from latentry.data.pictures import pillow_of, png_of
+from latentry.deploy.listening import listen
 from latentry.deploy.neighbours import neighbours_of
 from latentry.deploy.predictor import Predictor
-from latentry.deploy.serve import create_app, listen
+from latentry.deploy.serve import create_app
 from latentry.pipeline import train
 from latentry.recipe import load_recipe
 

@@ -28,9 +28,11 @@ HEADERS = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
 @contextlib.contextmanager
-def serving(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(
+    run: Path, *options: str, program: tuple[str, str] = ("-m", "latentry")
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process, and its port; it is stopped at the end, if it still runs."""
-    command = [sys.executable, "-m", "latentry", "serve", str(run), "--port", "0", *options]
+    command = [sys.executable, *program, "serve", str(run), "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
@@ -68,6 +70,12 @@ def ask(port: int, body: bytes, route: str = "/predict?top=3") -> tuple[int, dic
     return answer.status, json.loads(answer.read())
 
 
+def health(port: int) -> dict:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/health")
+    return json.loads(connection.getresponse().read())
+
+
 def test_each_of_many_clients_gets_its_own_images_answer(port, finished_run):
     generator = np.random.default_rng(0)
     pictures = generator.integers(0, 256, (NUM_CLIENTS, 4, 3, 1, 1), dtype=np.uint8) * np.ones((32, 32), dtype=np.uint8)
@@ -102,20 +110,16 @@ def resident_bytes(port: int) -> int:
     raise AssertionError(f"nobody listens on {port}")
 
 
-def test_those_who_mean_ill_leave_nothing_behind(port):
+def encoded(picture: Image.Image, form: str, **options: str) -> bytes:
     content = io.BytesIO()
-    Image.new("L", (6000, 6000)).save(content, "PNG")
-    large, small = body_of(content.getvalue()), body_of(png_of(Image.new("RGB", (40, 40))))
-    for _ in range(4):
-        assert ask(port, large)[0] == 200
-    before = resident_bytes(port)
-    for _ in range(15):
-        assert ask(port, large)[0] == 200
-        assert ask(port, small[:-60])[0] in (400, 422)
-        assert ask(port, body_of(bytes(20 * 2**20)))[0] == 415
-        assert ask(port, body_of(*[b""] * 1000))[0] == 413
-    with socket.create_connection(("127.0.0.1", port)) as endless:
-        endless.sendall(
+    picture.save(content, form, **options)
+    return content.getvalue()
+
+
+def send_without_end(port: int) -> int:
+    """How many bytes of one request the service takes before it closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(
             b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
             + f"Content-Type: {HEADERS['content-type']}\r\n\r\n".encode()
         )
@@ -123,23 +127,42 @@ def test_those_who_mean_ill_leave_nothing_behind(port):
         sent = 0
         with contextlib.suppress(ConnectionError):
             while sent < 2**30:
-                endless.sendall(piece)
+                connection.sendall(piece)
                 sent += len(piece)
-    assert sent < 200 * 2**20
+    return sent
+
+
+def test_those_who_mean_ill_leave_nothing_behind(port):
+    tiff = encoded(Image.new("L", (40, 40)), "TIFF", compression="tiff_lzw")[:-30]
+    large, small = body_of(encoded(Image.new("L", (6000, 6000)), "PNG")), body_of(png_of(Image.new("RGB", (40, 40))))
+    refused = {400: small[:-60], 415: body_of(bytes(20 * 2**20)), 413: body_of(*[b""] * 1000)}
+
+    def round_of_all() -> None:
+        assert ask(port, large)[0] == 200
+        assert ask(port, body_of(tiff))[0] == 415
+        for status, body in refused.items():
+            assert ask(port, body)[0] == status
+        assert send_without_end(port) < 200 * 2**20
+
+    for _ in range(4):
+        round_of_all()
+    before = resident_bytes(port)
+    for _ in range(8):
+        round_of_all()
     assert ask(port, small)[0] == 200
     assert resident_bytes(port) < before + 60 * 2**20
 
 
 def test_what_was_asked_is_answered_before_it_stops(finished_run):
     with serving(finished_run, "--no-neighbours", "--views", "1") as (process, port):
-        body = body_of(*[png_of(Image.new("RGB", (1500, 1500), "green"))] * 60)
+        body = body_of(*[png_of(Image.new("RGB", (1500, 1500), "green"))] * 20)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             pending = pool.submit(ask, port, body)
-            time.sleep(0.3)
-            assert not pending.done()
+            while not health(port)["waiting"]:
+                assert not pending.done()
             process.send_signal(signal.SIGTERM)
             status, content = pending.result()
-        assert (status, len(content["answers"])) == (200, 60)
+        assert (status, len(content["answers"])) == (200, 20)
         assert process.wait(10) == 0
 
 
@@ -151,3 +174,21 @@ def test_an_address_that_is_taken_is_named(finished_run):
     assert done.returncode == 2
     assert f"can't listen on 127.0.0.1, port {port} (Address already in use): choose another --port" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_silent_and_half_sent_connections_are_closed(finished_run):
+    changed = "from latentry.deploy import listening; listening.SILENT_SECONDS = 0.5"
+    script = f"{changed}; from latentry.cli import main; main()"
+    with serving(finished_run, "--no-neighbours", program=("-c", script)) as (_, port):
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(20)]
+        for connection in silent[:10]:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: local")
+        for connection in silent:
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+            connection.close()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        for _ in range(20):  # one that is used stays open
+            connection.request("POST", "/predict", body_of(png_of(Image.new("RGB", (40, 40)))), HEADERS)
+            assert connection.getresponse().read()
+            time.sleep(0.1)

@@ -91,20 +91,20 @@ def serve_run(
     """Answer over HTTP: a page at /, /predict, /reconstruct and /neighbours for programs."""
     from latentry.deploy.extras import extra
 
-    for package in ("fastapi", "uvicorn", "python_multipart"):
+    for package in ("fastapi", "uvicorn"):
         extra("serve", package)
 
-    from latentry.deploy import serve
+    from latentry.deploy import listening, serve
     from latentry.deploy.neighbours import neighbours_at_hand
     from latentry.deploy.predictor import Predictor
     from latentry.progress import console
 
+    listening.check_token(token)
     predictor = Predictor.load(run, prior=parse_prior(prior or ""), device=device, views=views)
-    listening = serve.listen(host, port)
+    bound = listening.listen(host, port)
     found = neighbours_at_hand(run, predictor) if neighbours else None
-    local = host in serve.LOOPBACK
-    if not local and not token:
+    hosts = listening.LOOPBACK if listening.is_local(bound) else ()
+    if not hosts and not token:
         console.print("whoever reaches this machine can ask: LATENTRY_TOKEN keeps others out", style="yellow")
-    app = serve.create_app(predictor, found, token=token, hosts=serve.LOOPBACK if local else ("*",))
-    console.print(f"serving {run} at http://{host}:{listening.getsockname()[1]}; Ctrl-C stops it", soft_wrap=True)
-    serve.run(app, listening)
+    console.print(f"serving {run} at {listening.address_of(bound)}; Ctrl-C stops it", soft_wrap=True)
+    listening.run(serve.create_app(predictor, found, token=token, hosts=hosts), bound)

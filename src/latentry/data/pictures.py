@@ -29,17 +29,26 @@ class TooManyPixelsError(PictureError):
     """It would take too much memory."""
 
 
-def read_picture(content: bytes, image_size: int) -> np.ndarray:
+def num_pixels(content: bytes, formats: tuple[str, ...] = FORMATS) -> int:
+    """How many pixels an encoded image says it has; 0 where it is none that can be read."""
+    try:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            return image.width * image.height
+    except Exception:  # noqa: BLE001 - whoever decodes it will say what is wrong
+        return 0
+
+
+def read_picture(content: bytes, image_size: int, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
     """Returns uint8 (3, S, S) of an encoded image: upright, in sRGB's order, transparency on white, its first frame.
 
-    It is scaled to a square of `image_size` pixels, whatever its shape. More than 50 megapixels are refused before
-    they are decoded.
+    Only `formats` are read. It is scaled to a square of `image_size` pixels, whatever its shape. More than 50
+    megapixels are refused before they are decoded.
 
     Raises:
         PictureError: it is no image, cut off, damaged, too large, or of a format that isn't read.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
             if image.width * image.height > LARGEST_IMAGE_PIXELS:
                 size = f"{image.width}x{image.height}"
                 raise TooManyPixelsError(f"it has {size} pixels, the limit is {LARGEST_IMAGE_PIXELS:,}")
@@ -50,7 +59,7 @@ def read_picture(content: bytes, image_size: int) -> np.ndarray:
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what their formats make them stumble over
-        raise _problem(content, error) from None
+        raise _problem(content, error, formats) from None
     pixels: np.ndarray = np.asarray(picture).transpose(2, 0, 1)
     return pixels
 
@@ -97,12 +106,12 @@ def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
     return eight.astype(np.uint8)
 
 
-def _problem(content: bytes, error: Exception) -> PictureError:
+def _problem(content: bytes, error: Exception, formats: tuple[str, ...]) -> PictureError:
     if not content:
         return PictureError("it is empty")
     if isinstance(error, Image.DecompressionBombError):
         return TooManyPixelsError(f"it has far more than {LARGEST_IMAGE_PIXELS:,} pixels, the limit")
     if isinstance(error, UnidentifiedImageError):
-        return UnknownFormatError(f"it is no image of a format that is read ({', '.join(FORMATS)})")
+        return UnknownFormatError(f"it is no image of a format that is read ({', '.join(formats)})")
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return PictureError(f"it is damaged or cut off ({reason})")

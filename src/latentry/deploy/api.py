@@ -55,6 +55,7 @@ class Health(BaseModel):
     version: str
     class_names: list[str]
     image_size: int
+    predicts: bool
     reconstructs: bool
     has_neighbours: bool
     body_bytes: int
@@ -73,7 +74,7 @@ SCHEMAS = (Prediction, Class, Reconstruction, Neighbourhood, Neighbour, Health)
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {
-        400: "The body is no whole form.",
+        400: "The body is no whole form, or the request was made to another host.",
         401: "The token is missing or wrong.",
         404: "This model can't do that.",
         408: "The body came too slowly.",

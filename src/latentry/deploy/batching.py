@@ -13,10 +13,6 @@ from latentry.deploy.predictor import Answer, Predictor
 LARGEST_BATCH = 64
 
 
-class Full(Exception):
-    """As many images are waiting as may."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Request:
     """Pictures of one client, uint8 (N, 3, S, S), and who waits for what is said of them."""
@@ -27,30 +23,18 @@ class Request:
 
 
 class Batcher:
-    """A predictor shared by the coroutines of one event loop; a thread of its own asks it.
+    """A predictor shared by the coroutines of one event loop; a thread of its own asks it."""
 
-    At most `longest_queue` images wait.
-    """
-
-    def __init__(self, predictor: Predictor, longest_queue: int) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
-        self.longest_queue = longest_queue
-        self.num_waiting = 0
         self._queue: collections.deque[Request] = collections.deque()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "predictor")
         self._work: asyncio.Task[None] | None = None
 
     async def ask(self, pictures: np.ndarray, *, decode: bool) -> Answer:
-        """What the predictor says of uint8 images (N, 3, S, S).
-
-        Raises:
-            Full: too many are waiting already.
-        """
-        if self.num_waiting + len(pictures) > self.longest_queue:
-            raise Full
+        """What the predictor says of uint8 images (N, 3, S, S); whoever cancels it is left out of the next batch."""
         request = Request(pictures, decode, asyncio.get_running_loop().create_future())
         self._queue.append(request)
-        self.num_waiting += len(pictures)
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._answer_all())
         return await request.answer
@@ -61,9 +45,10 @@ class Batcher:
             batch = self._next_batch()
             if not batch:
                 continue
-            pictures = np.concatenate([request.pictures for request in batch])
-            ask = functools.partial(self.predictor.answer, pictures, decode=any(request.decode for request in batch))
             try:
+                pictures = np.concatenate([request.pictures for request in batch])
+                decode = any(request.decode for request in batch)
+                ask = functools.partial(self.predictor.answer, pictures, decode=decode)
                 answer = await loop.run_in_executor(self._thread, ask)
             except Exception as error:  # noqa: BLE001 - each client is told, and the next batch has its turn
                 for request in batch:
@@ -86,7 +71,6 @@ class Batcher:
         size = 0
         while self._queue and (not batch or size + len(self._queue[0].pictures) <= LARGEST_BATCH):
             request = self._queue.popleft()
-            self.num_waiting -= len(request.pictures)
             if not request.answer.cancelled():
                 batch.append(request)
                 size += len(request.pictures)

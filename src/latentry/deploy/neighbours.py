@@ -1,6 +1,7 @@
 """The training images whose latents are nearest to a new image's."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,12 @@ class Neighbours:
     projection: Projection
     points: np.ndarray
 
+    @functools.cached_property
+    def squares(self) -> np.ndarray:
+        """Of the lengths of the points, float32 (M,)."""
+        lengths: np.ndarray = np.square(self.points).sum(axis=1)
+        return lengths
+
     def class_name(self, index: int) -> str:
         """Of the image at `index`; "" where it has no label."""
         label = self.images.labels[index]
@@ -40,13 +47,14 @@ class Neighbours:
     def nearest(self, latents: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices into `images` and distances, both (N, count), of the nearest to latents (N, c, h, w), in order."""
         asked = self.projection(latents)
-        squares = np.square(self.points).sum(axis=1) - 2 * asked @ self.points.T
-        squares += np.square(asked).sum(axis=1, keepdims=True)
         count = min(count, len(self.points))
-        places = np.argpartition(squares, count - 1, axis=1)[:, :count]
-        order = np.argsort(np.take_along_axis(squares, places, axis=1), axis=1, kind="stable")
+        # By squares less what all have in common, which is fast; then the few that are chosen as exactly as can be.
+        rough = self.squares - 2 * asked @ self.points.T
+        places = np.argpartition(rough, count - 1, axis=1)[:, :count]
+        distances = np.linalg.norm(self.points[places] - asked[:, None], axis=2)
+        order = np.argsort(distances, axis=1, kind="stable")
         places = np.take_along_axis(places, order, axis=1)
-        return self.indices[places], np.sqrt(np.maximum(np.take_along_axis(squares, places, axis=1), 0.0))
+        return self.indices[places], np.take_along_axis(distances, order, axis=1)
 
 
 def neighbours_at_hand(folder: Path, predictor: Predictor) -> Neighbours | None:
@@ -59,7 +67,8 @@ def neighbours_at_hand(folder: Path, predictor: Predictor) -> Neighbours | None:
 
 
 def neighbours_of(run: Run, predictor: Predictor) -> Neighbours:
-    """The training images of `run`, by the latents that `predictor` gives them; kept in `neighbours.npz` of its folder.
+    """The training images of `run`, by the latents that `predictor` gives them; kept in `neighbours.npz` of its folder,
+    and made again where that belongs to another model or is damaged.
 
     Raises:
         LatentryError: the images are gone, or others.
@@ -70,26 +79,34 @@ def neighbours_of(run: Run, predictor: Predictor) -> Neighbours:
         raise RunError(f"the images that {run.folder} was trained on have changed: restore them")
     split = Split.from_json(files.read_json(run.split_file))
     indices = np.concatenate([split.train, split.unlabelled])
-    if not run.neighbours_file.exists():
-        _write(run.neighbours_file, images, indices, predictor)
+    weights = (run.model_folder / "model.safetensors").read_bytes()
+    belongs = files.sha256(split.sha256.encode(), weights)
+    kept = _kept(run.neighbours_file, belongs)
+    if kept is None:
+        kept = _placed(images, indices, predictor)
+        try:
+            with files.replacing(run.neighbours_file) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, belongs=np.array(belongs), **kept)
+        except OSError as error:
+            console.print(f"neighbours are not kept for the next time: {error}", style="yellow", soft_wrap=True)
+    return Neighbours(images, indices, Projection(kept["mean"], kept["components"]), kept["points"])
+
+
+def _kept(file: Path, belongs: str) -> dict[str, np.ndarray] | None:
+    """What `file` holds; None where it is missing, damaged, or of another model or split."""
     try:
-        with np.load(run.neighbours_file, allow_pickle=False) as content:
-            projection = Projection(content["mean"], content["components"])
-            points = content["points"]
-        intact = len(points) == len(indices) and points.shape[1] == len(projection.components)
+        with np.load(file, allow_pickle=False) as content:
+            whole = dict(content)
+            return whole if whole.pop("belongs").item() == belongs else None
     except Exception:  # noqa: BLE001 - zipfile, zlib and NumPy raise half a dozen kinds on a damaged file
-        intact = False
-    if not intact:
-        raise RunError(f"{run.neighbours_file} is damaged: remove it, and it is made again")
-    return Neighbours(images, indices, projection, points)
+        return None
 
 
-def _write(file: Path, images: ImageSet, indices: np.ndarray, predictor: Predictor) -> None:
+def _placed(images: ImageSet, indices: np.ndarray, predictor: Predictor) -> dict[str, np.ndarray]:
     fitted = np.sort(np.random.default_rng(0).permutation(indices)[:NUM_FITTED])
     asked = predictor.answers(images.images, fitted, "Finding components", decode=False)
     projection = Projection.fit(np.concatenate([answer.latents for _, answer in asked]))
     points = np.empty((len(indices), len(projection.components)), dtype=np.float32)
     for some, answer in predictor.answers(images.images, indices, "Placing training images", decode=False):
         points[some] = projection(answer.latents)
-    with files.replacing(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, mean=projection.mean, components=projection.components, points=points)
+    return {"mean": projection.mean, "components": projection.components, "points": points}

@@ -3,13 +3,6 @@
 const element = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(share > 0.0995 || share === 0 ? 0 : 1)} %`;
 
-const health = await (await fetch("health")).json();
-let asked = 0; // what comes back for an image that was replaced meanwhile is not shown
-
-element("about").textContent =
-  `An autoencoder takes the image through its hidden layer; a classifier reads it there, and knows ` +
-  `${health.class_names.length} classes: ${health.class_names.slice(0, 20).join(", ")}${health.class_names.length > 20 ? ", ..." : ""}.`;
-
 class Refused extends Error {
   constructor(status, detail) {
     super(detail);
@@ -17,71 +10,89 @@ class Refused extends Error {
   }
 }
 
-async function ask(route, file) {
-  const form = new FormData();
-  form.append("images", file, file.name || "pasted image");
-  const token = sessionStorage.getItem("token");
+async function answerOf(route, options) {
   let response;
   try {
-    response = await fetch(route, { method: "POST", body: form, headers: token ? { authorization: `Bearer ${token}` } : {} });
+    response = await fetch(route, options);
   } catch {
     throw new Refused(0, "The service can't be reached.");
   }
-  const content = await response.json().catch(() => ({ detail: "The service answered with something that is no answer." }));
+  const content = await response.json().catch(() => ({ detail: "what came back is no answer" }));
   if (!response.ok) throw new Refused(response.status, `Refused: ${content.detail}.`);
-  return content.answers[0];
+  return content;
 }
+
+async function ask(route, file) {
+  const body = new FormData();
+  body.append("images", file, file.name || "pasted image");
+  const token = sessionStorage.getItem("token");
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  return (await answerOf(route, { method: "POST", body, headers })).answers[0];
+}
+
+const health = await answerOf("health").catch(({ message }) => {
+  element("problem").textContent = message;
+  throw new Error(message);
+});
+let asked = 0; // what comes back for an image that was replaced meanwhile is not shown
 
 async function show(file) {
   const turn = ++asked;
   element("problem").textContent = "";
-  element("token").hidden = true;
+  element("status").textContent = "";
+  element("status").classList.remove("spoken");
   element("result").hidden = true;
+  askForToken(null);
   if (file.size > health.body_bytes - 4096) {
     element("problem").textContent = `Refused: the image has more than ${Math.floor(health.body_bytes / 2 ** 20)} MiB.`;
     return;
   }
   element("status").textContent = "Looking at it ...";
-  element("status").classList.remove("spoken");
   try {
-    const prediction = await ask("predict?top=5", file); // alone, so that a bad image is refused once
-    const [rebuilt, near] = await Promise.all([
-      health.reconstructs ? ask("reconstruct", file) : null,
-      health.has_neighbours ? ask("neighbours?count=9", file) : null,
-    ]);
+    // One after the other, so that a bad image is refused once.
+    const prediction = health.predicts ? await ask("predict?top=5", file) : null;
+    const rebuilt = health.reconstructs ? await ask("reconstruct", file) : null;
+    const near = health.has_neighbours ? await ask("neighbours?count=9", file) : null;
     if (turn !== asked) return;
-    const familiar = rebuilt ? showRebuilt(rebuilt) : "";
-    showClasses(prediction.classes);
-    showNeighbours(near);
+    const said = [prediction ? showClasses(prediction.classes) : "", rebuilt ? showRebuilt(rebuilt) : ""];
+    if (near) showNeighbours(near.neighbours);
     element("result").hidden = false;
-    const [best] = prediction.classes;
-    element("status").textContent = `${best.name}, ${percent(best.probability)}. ${familiar}`;
     element("status").classList.add("spoken"); // the rest shows it to those who see
+    element("status").textContent = said.join(" ");
   } catch (problem) {
     if (turn !== asked) return;
     element("status").textContent = "";
-    if (problem.status === 401) {
-      element("token").hidden = false;
-      element("token").onsubmit = (event) => {
-        event.preventDefault();
-        sessionStorage.setItem("token", element("secret").value);
-        show(file);
-      };
-      element("secret").focus();
-    } else {
-      element("problem").textContent = problem.message;
-    }
+    if (problem.status === 401) askForToken(file);
+    else element("problem").textContent = problem.message;
   }
 }
 
+function askForToken(file) {
+  if (!file) {
+    if (element("token").contains(document.activeElement)) element("file").focus();
+    element("token").hidden = true;
+    return;
+  }
+  if (sessionStorage.getItem("token")) element("problem").textContent = "That is not the token of this service.";
+  element("token").hidden = false;
+  element("token").onsubmit = (event) => {
+    event.preventDefault();
+    sessionStorage.setItem("token", element("secret").value);
+    show(file);
+  };
+  element("secret").focus();
+}
+
 function showClasses(classes) {
-  element("answer").textContent = classes[0].name;
+  const [best] = classes;
+  element("answer").textContent = best.name;
   element("classes").replaceChildren(
     ...classes.map(({ name, probability }) => {
       const bar = make("i", { style: { width: `${100 * probability}%` } });
       return make("li", {}, make("span", {}, name), make("span", {}, percent(probability)), make("div", { className: "bar" }, bar));
     }),
   );
+  return `${best.name}, ${percent(best.probability)}.`;
 }
 
 function showRebuilt({ original, reconstruction, error, usual_error }) {
@@ -98,11 +109,9 @@ function showRebuilt({ original, reconstruction, error, usual_error }) {
   return said;
 }
 
-function showNeighbours(near) {
+function showNeighbours(neighbours) {
   element("neighbours").replaceChildren(
-    ...(near ? near.neighbours : []).map(({ name, picture }) =>
-      make("li", {}, make("img", { src: picture, alt: "" }), name || "without label"),
-    ),
+    ...neighbours.map(({ name, picture }) => make("li", {}, make("img", { src: picture, alt: "" }), name || "without label")),
   );
 }
 
@@ -113,24 +122,29 @@ function make(tag, { style = {}, ...properties }, ...children) {
   return made;
 }
 
-function imageOf(files) {
-  const [file] = files;
+function showFirst([file]) {
   if (file) show(file);
 }
 
+const known = health.class_names;
+element("about").textContent =
+  "An autoencoder takes the image through its hidden layer" +
+  (health.predicts ? `; a classifier reads it there, and knows ${known.length} classes: ${known.slice(0, 20).join(", ")}` : "") +
+  (health.predicts && known.length > 20 ? ", ..." : ".");
+element("predicted").hidden = !health.predicts;
 element("rebuilt").hidden = !health.reconstructs;
 element("near").hidden = !health.has_neighbours;
 for (const id of ["file", "photo"]) {
   element(id).addEventListener("change", ({ target }) => {
-    imageOf(target.files);
+    showFirst(target.files);
     target.value = ""; // so that the same image can be chosen again
   });
 }
-document.addEventListener("paste", ({ clipboardData }) => imageOf(clipboardData.files));
+document.addEventListener("paste", ({ clipboardData }) => showFirst(clipboardData.files));
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
     element("drop").classList.toggle("over", name === "dragover");
-    if (name === "drop") imageOf(event.dataTransfer.files);
+    if (name === "drop") showFirst(event.dataTransfer.files);
   });
 }

@@ -1,0 +1,123 @@
+"""Between the network and the web service: the socket, how long silence is borne, what every answer carries."""
+
+import ipaddress
+import os
+import signal
+import socket
+from asyncio import Transport
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from latentry.errors import RecipeError, RunError
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+SILENT_SECONDS = 30.0
+"""For how long a connection may be open without a request under way."""
+STOPPING_SECONDS = 30
+SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Guard:
+    """Refuses requests to another than the `hosts` (none: to any), and has a browser do no more than it should.
+
+    A page from elsewhere, whose name was pointed at this machine, then can't ask.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
+        self.app = app
+        self.hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
+
+        app = self.app
+        if scope["type"] == "http" and self.hosts and _host(scope) not in self.hosts:
+            app = JSONResponse({"detail": f"this service answers as {', '.join(self.hosts[:2])}"}, 400)
+        await app(scope, receive, with_headers)
+
+
+class ImpatientProtocol(H11Protocol):
+    """Closes connections on which nothing has been asked for a while, or whose request stays half sent."""
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(SILENT_SECONDS, self.close_silent, None)
+
+    def close_silent(self, seen: Any) -> None:
+        """Closes it if the request that was `seen` last is answered and no other came."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is seen and (seen is None or seen.response_complete):
+            self.transport.abort()
+        else:
+            self.loop.call_later(SILENT_SECONDS, self.close_silent, self.cycle)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; port 0 is any that is free.
+
+    Raises:
+        RunError: it is taken, or none of this machine.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        unknown = isinstance(error, socket.gaierror)
+        reason = error.strerror if unknown else os.strerror(error.errno or 0)
+        raise RunError(f"can't listen on {host}, port {port} ({reason}): choose another --port or --host") from None
+    # Else an answer's body waits until its header is acknowledged, which takes some clients 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Where a browser finds it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_local(listening: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+
+
+def check_token(token: str) -> None:
+    """Raises RecipeError where a token can't be sent in a header."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise RecipeError("the token has a blank or a letter that is not ASCII, so no header holds it: use another")
+
+
+def run(app: FastAPI, listening: socket.socket) -> None:
+    """Serves on a socket until Ctrl-C or SIGTERM; what was asked before is still answered, within half a minute."""
+    config = uvicorn.Config(
+        app,
+        http=ImpatientProtocol,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOPPING_SECONDS,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # the server raises them once more when it has stopped
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _host(scope: Scope) -> str:
+    name = Headers(scope=scope).get("host", "")
+    return name.rpartition(":")[0] if not name.endswith("]") and ":" in name else name
