@@ -103,10 +103,10 @@ def test_a_recipes_header_says_what_to_expect(name):
 
 def test_every_committed_result_stands_in_a_row_with_its_numbers():
     table = (ROOT / "docs" / "results.md").read_text()
-    linked = re.findall(r"^\|(.*)\[json\]\(results/([\w.-]+)\.json\) \|$", table, re.MULTILINE)
-    assert sorted(name for _, name in linked) == sorted(
-        path.stem for path in RESULTS.glob("*.json") if not path.stem.startswith(("compare-", "published-"))
-    )
+    linked = re.findall(r"^\|(.*)\[json\]\(results/([\w./-]+)\.json\) \|$", table, re.MULTILINE)
+    committed = [path.stem for path in RESULTS.glob("*.json") if not path.stem.startswith(("compare-", "published-"))]
+    committed += [f"pairs/{path.parent.name}/results" for path in RESULTS.glob("pairs/*/results.json")]
+    assert sorted(name for _, name in linked) == sorted(committed)
     for row, name in linked:
         results = json.loads((RESULTS / f"{name}.json").read_text())
         assert f"| `{results['recipe']}` |" in f"|{row}"
