@@ -24,3 +24,7 @@ def test_logits_are_of_the_latent_in_full_precision_and_the_mean_over_views():
     assert not torch.equal(plain.logits, plain.logits.bfloat16().float())
     torch.testing.assert_close(both.logits, (plain.logits + mirrored.logits) / 2)
     assert not torch.allclose(plain.logits, mirrored.logits)
+    six = ask(images, 6)
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    shifted = [ask(padded[:, :, start : start + 32, start : start + 32], 2).logits for start in (0, 2)]
+    torch.testing.assert_close(six.logits, both.logits / 2 + (shifted[0] + shifted[1]) / 4, rtol=1e-3, atol=1e-4)

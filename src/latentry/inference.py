@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from torch import Tensor
+from torch.nn import functional
 
 from latentry.models.network import AutoencoderClassifier, Output
 from latentry.progress import track
@@ -27,7 +29,7 @@ def answers(
 ) -> Iterator[Output]:
     """Yields what the network says of uint8 images (N, C, H, W), in batches, as float32 on the processor.
 
-    Logits are the mean over the views (1: as it is; 2: mirrored too); latent and reconstruction are of the image as it
+    Logits are the mean over the views (see `views_of`); latent and reconstruction are of the image as it
     is, the reconstruction clipped to [0, 1], and of no image where `decode` is false. The classifier runs in fp32: in
     bf16 the two best logits of an image may be equal, and the first class would have it. A progress bar is shown where
     it is given a `description`.
@@ -38,13 +40,34 @@ def answers(
     for start in track(starts, description) if description else starts:
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(device).float().div_(255)
         batch = batch.contiguous(memory_format=torch.channels_last)
-        seen = [batch, batch.flip(3)] if views == 2 else [batch]
+        seen, weights = views_of(batch, views)
         with torch.inference_mode():
             with autocast(device, precision):
                 latents = [network.encode(view).float() for view in seen]
                 reconstruction = network.decode(latents[0], batch.shape[-2:]) if decode else batch[:0]
-            logits = torch.stack([network.classifier(latent) for latent in latents]).mean(dim=0)
+            logits = sum(
+                (weight * network.classifier(latent) for weight, latent in zip(weights, latents, strict=True)),
+                start=torch.zeros((), device=device),
+            )
         yield Output(latents[0].cpu(), reconstruction.clamp(0, 1).cpu(), logits.cpu())
+
+
+def views_of(images: Tensor, views: int) -> tuple[list[Tensor], list[float]]:
+    """The views of images (N, C, H, W) that are asked about, the image itself first, and the weight of each.
+
+    1 is the image; 2 its mirror image too; 6 both shifted by a pixel down right and up left too, for half of the weight
+    (Jordan 2024, arXiv 2404.00498, section 3.5).
+    """
+    if views == 1:
+        return [images], [1.0]
+    seen, weights = [images, images.flip(3)], [0.5, 0.5]
+    if views == 6:
+        height, width = images.shape[2:]
+        padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+        shifted = [padded[:, :, start : start + height, start : start + width] for start in (0, 2)]
+        seen += [view for moved in shifted for view in (moved, moved.flip(3))]
+        weights = [0.25] * 2 + [0.125] * 4
+    return seen, weights
 
 
 def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:

@@ -291,7 +291,8 @@ def calibrated(measured: Measured, recipe: Recipe, ratio: np.ndarray) -> Calibra
 
 def trained_decoder(recipe: Recipe) -> bool:
     """Whether the finished network's decoder learned anything."""
-    return recipe.pretrain.max_epochs > 0 or recipe.classify.reconstruction_weight > 0
+    solved = recipe.model.autoencoder == "patches"
+    return solved or recipe.pretrain.max_epochs > 0 or recipe.classify.reconstruction_weight > 0
 
 
 def train_examples(images: ImageSet, split: Split) -> dict[str, np.ndarray]:

@@ -100,10 +100,16 @@ class Batches(Section):
 class Model(Section):
     """The four nodes."""
 
-    autoencoder: Literal["light", "seed1", "seed2", "identity"] = "light"
-    """Encoder and decoder: the light network, a seed's, or none ("identity": the latent is the image)."""
-    classifier: Literal["light", "cnn", "dense", "seed2"] = "light"
-    """Node 4: the light network's, seed 1's CNN or dense classifier, or seed 2's with its 16 outputs."""
+    autoencoder: Literal["light", "patches", "seed1", "seed2", "identity"] = "light"
+    """Encoder and decoder: the light network, the principal components of small patches, a seed's, or none ("identity":
+    the latent is the image)."""
+    patch_side: Annotated[int, Field(ge=1, le=8)] = 2
+    """Of "patches": side in pixels."""
+    patch_components: PositiveInt = 9
+    """Of "patches": how many of the 3 side^2 components the latent keeps."""
+    classifier: Literal["light", "record", "cnn", "dense", "seed2"] = "light"
+    """Node 4: the light network's, the record network behind its first layer, seed 1's CNN or dense classifier, or
+    seed 2's with its 16 outputs."""
 
 
 class Stage(Section):
@@ -115,13 +121,15 @@ class Stage(Section):
     """Images a step."""
     min_steps_per_epoch: Annotated[int, Field(ge=0)] = 0
     """An epoch of few images goes round them as often as makes this many steps."""
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "keras-adam", "keras-rmsprop"] = "adam"
+    optimizer: Literal["sgd", "muon", "adam", "adamw", "rmsprop", "keras-adam", "keras-rmsprop"] = "adam"
     """The two of Keras 3 differ from torch's in where epsilon stands; they know no weight decay. "rmsprop" has Keras'
     constants (0.9, 1e-7) and, as TensorFlow 2.4, epsilon outside the root."""
     learning_rate: PositiveFloat = 1e-3
     """The peak, where a schedule moves it."""
+    rest_learning_rate: PositiveFloat = 1e-3
+    """Of Muon: the peak of all that is no filter, which Adam moves."""
     momentum: Share = 0.9
-    """SGD's; the other optimizers take no notice."""
+    """SGD's and Muon's; the other optimizers take no notice."""
     nesterov: bool = True
     """Whether SGD's momentum is Nesterov's."""
     weight_decay: NonNegative = 0.0
@@ -188,8 +196,8 @@ class Classify(Stage):
 class Evaluate(Section):
     """How a trained network is asked."""
 
-    views: Literal[1, 2] = 1
-    """Views of each image whose logits are averaged: as it is, and mirrored."""
+    views: Literal[1, 2, 6] = 1
+    """Views of each image whose logits are averaged: as it is; mirrored too; both shifted by a pixel either way too."""
     temperature_from: str = ""
     """A finished held-out run that lends its temperature, for the all-train standing."""
 
@@ -226,7 +234,7 @@ class Recipe(Section):
                     f"{stage.early_stopping_patience}), and the all-train standing has none: set {name}.schedule to "
                     f"constant, linear or one-cycle, {name}.early_stopping_patience to 0 and fix {name}.max_epochs"
                 )
-            if stage.optimizer.startswith("keras-") and stage.weight_decay:
+            if stage.optimizer.startswith(("keras-", "muon")) and stage.weight_decay:
                 raise ValueError(f"{name}.optimizer = {stage.optimizer} has no weight decay: set it to 0 or use adamw")
         if not (self.classify.max_epochs or self.pretrain.max_epochs):
             raise ValueError("pretrain.max_epochs and classify.max_epochs are both 0: set one of them to 1 or more")
@@ -242,12 +250,17 @@ class Recipe(Section):
             )
         if self.pretrain.encoder_until and not self.pretrain.encoder_from:
             raise ValueError("pretrain.encoder_until says how much of pretrain.encoder_from is copied: set that too")
-        if self.model.autoencoder == "identity" and (
+        if self.model.autoencoder in ("identity", "patches") and (
             self.pretrain.max_epochs or self.pretrain.encoder_from or self.classify.reconstruction_weight
         ):
             raise ValueError(
-                "model.autoencoder = identity has nothing to pretrain: set pretrain.max_epochs and "
+                f"model.autoencoder = {self.model.autoencoder} has nothing to pretrain: set pretrain.max_epochs and "
                 "classify.reconstruction_weight to 0 and leave pretrain.encoder_from out"
+            )
+        if self.model.patch_components > 3 * self.model.patch_side**2:
+            raise ValueError(
+                f"model.patch_components = {self.model.patch_components}, and patches of {self.model.patch_side} "
+                f"pixels have {3 * self.model.patch_side**2}: lower it"
             )
         if self.data.standing == "held-out" and self.evaluate.temperature_from:
             raise ValueError("evaluate.temperature_from is for the all-train standing: a held-out run fits its own")

@@ -19,6 +19,7 @@ from latentry.deploy.extras import extra
 from latentry.deploy.predictor import Predictor
 from latentry.errors import RunError
 from latentry.evaluation.evaluate import load_predictions
+from latentry.inference import views_of
 from latentry.progress import track
 from latentry.run import Run
 
@@ -60,10 +61,12 @@ class Graph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pixels = images.permute(0, 3, 1, 2).float() / 255
-        latent = self.network.encode(pixels)
-        logits = self.network.classifier(latent)
-        if self.config.views == 2:
-            logits = (logits + self.network.classifier(self.network.encode(pixels.flip(3)))) / 2
+        seen, weights = views_of(pixels, self.config.views)
+        latents = [self.network.encode(view) for view in seen]
+        latent = latents[0]
+        logits = weights[0] * self.network.classifier(latent)
+        for weight, other in zip(weights[1:], latents[1:], strict=True):
+            logits = logits + weight * self.network.classifier(other)
         size = torch.Size((self.config.image_size, self.config.image_size))
         reconstruction = self.network.decode(latent, size).clamp(0, 1).permute(0, 2, 3, 1)
         probabilities = torch.softmax(logits / self.config.temperature + self.log_ratio, dim=1)

@@ -18,6 +18,16 @@ def light_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, momentum=0.3)
 
 
+def record_norm(channels: int) -> nn.BatchNorm2d:
+    """BatchNorm without a scale, whose statistics follow within a few steps.
+
+    Source: Jordan 2024, arXiv 2404.00498.
+    """
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
 def initialise_glorot(module: nn.Module) -> None:
     """Gives every convolution and linear layer Keras' defaults: Glorot-uniform weights, zero biases. In place.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from latentry.errors import RecipeError
-from latentry.models import autoencoder, classifier
+from latentry.models import autoencoder, classifier, patches
 from latentry.recipe import Model
 
 
@@ -18,19 +18,25 @@ class Autoencoder(NamedTuple):
     images' own.
     """
 
-    encoder: Callable[[], nn.Sequential]
-    decoder: Callable[[], nn.Sequential]
+    encoder: Callable[[Model], nn.Sequential]
+    decoder: Callable[[Model], nn.Module]
     statistics: tuple[float, float] | None
 
 
 AUTOENCODERS = {
-    "light": Autoencoder(autoencoder.light_encoder, autoencoder.light_decoder, None),
-    "seed1": Autoencoder(autoencoder.seed1_encoder, autoencoder.seed1_decoder, (0.0, 1.0)),
-    "seed2": Autoencoder(autoencoder.seed2_encoder, autoencoder.seed2_decoder, (0.5, 0.5)),
-    "identity": Autoencoder(nn.Sequential, nn.Sequential, (0.0, 1.0)),
+    "light": Autoencoder(lambda _: autoencoder.light_encoder(), lambda _: autoencoder.light_decoder(), None),
+    "patches": Autoencoder(
+        lambda model: patches.patch_encoder(model.patch_side, model.patch_components),
+        lambda model: patches.PatchDecoder(model.patch_side, model.patch_components),
+        None,
+    ),
+    "seed1": Autoencoder(lambda _: autoencoder.seed1_encoder(), lambda _: autoencoder.seed1_decoder(), (0.0, 1.0)),
+    "seed2": Autoencoder(lambda _: autoencoder.seed2_encoder(), lambda _: autoencoder.seed2_decoder(), (0.5, 0.5)),
+    "identity": Autoencoder(lambda _: nn.Sequential(), lambda _: nn.Sequential(), (0.0, 1.0)),
 }
 CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
     "light": lambda latent_shape, num_classes: classifier.LightClassifier(latent_shape[0], num_classes),
+    "record": lambda latent_shape, num_classes: classifier.RecordClassifier(latent_shape[0], num_classes),
     "cnn": classifier.cnn_classifier,
     "dense": classifier.dense_classifier,
     "seed2": classifier.Seed2Classifier,
@@ -98,7 +104,7 @@ def build_network(
         RecipeError: the network can't take this image size.
     """
     parts = AUTOENCODERS[model.autoencoder]
-    encoder, decoder = parts.encoder(), parts.decoder()
+    encoder, decoder = parts.encoder(model), parts.decoder(model)
     channels, height, width = latent_shape(encoder, image_size)
     if model.classifier == "cnn" and min(height, width) < 4:
         raise RecipeError(

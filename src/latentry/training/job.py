@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from latentry.batches.loader import Loader
 from latentry.batches.sampling import class_weights, labelled, shares_in_training
@@ -9,6 +10,7 @@ from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
 from latentry.errors import RecipeError, RunError
 from latentry.models.network import AutoencoderClassifier, build_network
+from latentry.models.patches import PatchDecoder, fit_patches
 from latentry.models.saved import load_weights, save_weights
 from latentry.progress import console
 from latentry.recipe import Augment, Recipe
@@ -21,6 +23,7 @@ from latentry.training.pretrain import Pretraining
 from latentry.training.stage import StageModule, fit
 from latentry.training.transfer import copy_encoder, lender
 
+NUM_PATCH_IMAGES = 5_000
 STAGES = ("pretrain", "classify")
 SECONDS_BESIDE_TRAINING = 20.0
 """For start, decoding, t-SNE and the page, where a budget of minutes is divided."""
@@ -55,9 +58,17 @@ class Job:
         """The network with the weights that it begins with: the run's seed draws them, or another run lends some."""
         torch.manual_seed(derive_seed(self.recipe.seed, "weights"))
         network = build_network(self.recipe.model, self.image_size, self.num_classes, self.mean, self.deviation)
+        if isinstance(network.decoder, PatchDecoder):
+            fit_patches(network.encoder, network.decoder, self._standardised(network, NUM_PATCH_IMAGES))
         if self.lender is not None:
             copy_encoder(self.lender, network, self.recipe.pretrain.encoder_until)
         return network
+
+    def _standardised(self, network: AutoencoderClassifier, count: int) -> Tensor:
+        """The first training images, labelled or not, in the units of the encoder's input: (count, 3, S, S)."""
+        indices = np.concatenate([self.split.train, self.split.unlabelled])[:count]
+        pixels = torch.from_numpy(self.images.images[indices]).float().div_(255)
+        return (pixels - network.mean) / network.deviation
 
     def loader(self, stage: str, *, training: bool = True) -> Loader:
         """The batches of "pretrain" or "classify", of the training or of the validation part."""

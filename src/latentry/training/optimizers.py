@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from latentry.recipe import Stage
 
 KERAS_EPSILON = 1e-7
+ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
+NEWTON_SCHULZ_STEPS = 3
 
 
 class KerasAdam(torch.optim.Adam):
@@ -57,6 +59,72 @@ class KerasRMSprop(torch.optim.Optimizer):
         return loss
 
 
+class Muon(torch.optim.Optimizer):
+    """Orthogonalised momentum for filters, which keep a norm of the root of their number; Adam for all else.
+
+    The groups of filters have the key "filters"; `lr` is theirs.
+
+    Source: Jordan 2024, github.com/KellerJordan/cifar10-airbench, airbench94_muon.py; of all else Kingma and Ba 2014.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "filters": False})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self._filters_update if group["filters"] else self._adam_update
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.sub_(update(weight, group["momentum"]).to(weight.dtype), alpha=group["lr"])
+        return loss
+
+    def _filters_update(self, weight: Tensor, momentum: float) -> Tensor:
+        assert weight.grad is not None
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].mul_(momentum).add_(weight.grad)
+        weight.mul_(len(weight) ** 0.5 / weight.norm())
+        ahead = weight.grad.add(state["momentum"], alpha=momentum)
+        turned: Tensor = orthogonalised(ahead.flatten(1)).view(weight.shape)
+        return turned
+
+    def _adam_update(self, weight: Tensor, _: float) -> Tensor:
+        assert weight.grad is not None
+        state = self.state[weight]
+        if not state:
+            state["step"] = 0
+            state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        state["step"] += 1
+        state["mean"].lerp_(weight.grad, 1 - ADAM_BETAS[0])
+        state["square"].mul_(ADAM_BETAS[1]).addcmul_(weight.grad, weight.grad, value=1 - ADAM_BETAS[1])
+        mean, square = (
+            state[name] / (1 - beta ** state["step"]) for name, beta in zip(("mean", "square"), ADAM_BETAS, strict=True)
+        )
+        update: Tensor = mean / (square.sqrt() + ADAM_EPSILON)
+        return update
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """`matrix` (M, N) with its singular values drawn towards 1, in bf16.
+
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon, a Newton-Schulz iteration of fifth order.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    result = (wide / (wide.norm() + 1e-7)).bfloat16()
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = result @ result.T
+        result = torch.addmm(result, torch.addmm(gram, gram, gram, beta=b, alpha=c), result, beta=a)
+    turned: Tensor = result if wide is matrix else result.T
+    return turned
+
+
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: Stage) -> Optimizer:
     """Returns the optimizer over the parameters that need gradients; weight decay is left off biases and norms."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -69,6 +137,10 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Stage) -> Opti
     if settings.optimizer == "sgd":
         nesterov = settings.nesterov and settings.momentum > 0
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=nesterov)
+    if settings.optimizer == "muon":
+        filters, rest = ([weight for weight in trained if (weight.ndim == 4) is wanted] for wanted in (True, False))
+        sides = [{"params": filters, "filters": True}, {"params": rest, "lr": settings.rest_learning_rate}]
+        return Muon([side for side in sides if side["params"]], rate, settings.momentum)
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate)
     if settings.optimizer == "keras-adam":

@@ -1,0 +1,58 @@
+"""A linear autoencoder of small patches, solved in closed form: their principal components, whitened.
+
+Source: Baldi and Hornik 1989, whose best linear autoencoder spans the principal components.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+WHITENING_EPSILON = 5e-4
+"""Keeps components without variation from being blown up; of standardised pixels."""
+
+
+def patch_encoder(side: int, components: int) -> nn.Sequential:
+    """Every patch of (N, 3, H, W) to its leading components: (N, components, H - side + 1, W - side + 1).
+
+    Its weights wait for `fit_patches`, and are never trained.
+    """
+    layer = nn.Conv2d(3, components, kernel_size=side, bias=False)
+    layer.requires_grad_(False)
+    return nn.Sequential(OrderedDict[str, nn.Module](patches=layer))
+
+
+class PatchDecoder(nn.Module):
+    """Rebuilds every patch from its components, and takes the mean where patches overlap."""
+
+    weight: Tensor
+
+    def __init__(self, side: int, components: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(components, 3, side, side))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        summed = functional.conv_transpose2d(latent.float(), self.weight)
+        ones = latent.new_ones((1, 1, *latent.shape[2:]), dtype=torch.float32)
+        side = self.weight.shape[-1]
+        covered = functional.conv_transpose2d(ones, ones.new_ones((1, 1, side, side)))
+        return summed / covered
+
+
+def fit_patches(encoder: nn.Sequential, decoder: PatchDecoder, images: Tensor) -> None:
+    """Solves both, in place, for standardised `images` (N, 3, H, W).
+
+    Components are whitened: of unit variance where they vary at all.
+    """
+    layer = encoder.get_submodule("patches")
+    assert isinstance(layer, nn.Conv2d)
+    components, _, side, _ = layer.weight.shape
+    patches = functional.unfold(images, side).transpose(1, 2).reshape(-1, 3 * side * side).double()
+    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]  # (K,), (3 side^2, K)
+    scale = (values + WHITENING_EPSILON).sqrt()
+    shape = (components, 3, side, side)
+    with torch.no_grad():
+        layer.weight.copy_((vectors / scale).T.reshape(shape))
+        decoder.weight.copy_((vectors * scale).T.reshape(shape))

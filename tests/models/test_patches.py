@@ -1,0 +1,72 @@
+"""The closed-form autoencoder is principal component analysis, patch by patch."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import TruncatedSVD
+from torch.nn import functional
+
+from latentry.errors import RecipeError
+from latentry.models.network import build_network
+from latentry.models.patches import PatchDecoder, fit_patches, patch_encoder
+from latentry.recipe import Model, load_recipe
+
+
+def smooth_images(count: int, size: int = 12) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(count, 3, size // 2, size // 2, generator=generator)
+    return functional.interpolate(coarse, (size, size), mode="bilinear") + 0.1 * torch.randn(
+        count, 3, size, size, generator=generator
+    )
+
+
+@pytest.mark.parametrize(("side", "components"), [(2, 1), (2, 7), (3, 10), (2, 12)])
+def test_it_rebuilds_patches_exactly_as_well_as_pca(side, components):
+    images = smooth_images(50)
+    encoder, decoder = patch_encoder(side, components), PatchDecoder(side, components)
+    fit_patches(encoder, decoder, images)
+    latent = encoder(images)
+    patches = functional.unfold(images, side).transpose(1, 2).reshape(-1, 3 * side * side).numpy()
+    codes = latent.permute(0, 2, 3, 1).reshape(-1, components).numpy()
+    ours = codes @ decoder.weight.reshape(components, -1).numpy()
+    if components < 3 * side * side:
+        pca = TruncatedSVD(components, algorithm="arpack", random_state=0).fit(patches)
+        theirs = pca.inverse_transform(pca.transform(patches))
+    else:
+        theirs = patches
+    assert np.square(ours - patches).mean() == pytest.approx(np.square(theirs - patches).mean(), rel=1e-4, abs=1e-9)
+    assert ours == pytest.approx(theirs, abs=1e-3)
+    # Where patches overlap the mean of them is nearer to each pixel than they are themselves, on average.
+    whole = decoder(latent)
+    errors = torch.from_numpy(np.square(ours - patches)).reshape(50, -1, 3 * side * side).transpose(1, 2)
+    summed, covered = (functional.fold(values, (12, 12), side) for values in (errors, torch.ones_like(errors)))
+    assert ((whole - images).square() <= summed / covered + 1e-5).all()
+
+
+def test_components_are_whitened_and_their_order_is_by_variance():
+    images = smooth_images(50)
+    encoder, decoder = patch_encoder(2, 12), PatchDecoder(2, 12)
+    fit_patches(encoder, decoder, images)
+    codes = encoder(images).permute(0, 2, 3, 1).reshape(-1, 12)
+    assert (codes.T @ codes / len(codes)).diagonal().sub(1).abs().max() < 0.05
+    lengths = decoder.weight.flatten(1).norm(dim=1)
+    assert (lengths.diff() < 0).all()
+    assert not any(weight.requires_grad for weight in [*encoder.parameters(), *decoder.parameters()])
+
+
+def test_more_components_than_a_patch_has_are_refused():
+    with pytest.raises(RecipeError, match="patch_components = 13, and patches of 2 pixels have 12: lower it"):
+        load_recipe("quick-unpretrained", {"model.autoencoder": "patches", "model.patch_components": 13})
+
+
+@pytest.mark.parametrize("size", [32, 17])
+def test_the_record_network_reads_patches_of_any_size(size):
+    model = Model(autoencoder="patches", classifier="record", patch_components=9)
+    network = build_network(model, size, 4, torch.zeros(3), torch.ones(3))
+    output = network(torch.rand(2, 3, size, size))
+    assert output.latent.shape == (2, 9, size - 1, size - 1)
+    assert output.reconstruction.shape == (2, 3, size, size)
+    assert output.logits.shape == (2, 4)
+    convolutions = [layer for layer in network.classifier.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [64, 64, 256, 256, 256, 256]
+    assert network.classifier.linear.weight.detach().std() == pytest.approx(1, abs=1e-5)
