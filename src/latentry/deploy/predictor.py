@@ -92,7 +92,7 @@ class Predictor(ModelHubMixin):
     ) -> "Predictor":
         """The predictor of a run's folder, or of a folder with its `model.safetensors` and `config.json`.
 
-        `views` replaces how many the model was trained to be asked by: 1, or 2 with the image mirrored.
+        `views` replaces how many the model was trained to be asked by: as `evaluate.views`.
 
         Raises:
             RunError: there is no model in it, or a damaged one.
