@@ -84,7 +84,9 @@ def serve_run(
         bool,
         typer.Option("--neighbours/--no-neighbours", help="Show the nearest training images, if they are there."),
     ] = True,
-    views: Annotated[int | None, typer.Option(min=1, max=2, help="1, or 2: mirrored too; default as trained.")] = None,
+    views: Annotated[
+        Literal["1", "2", "6"] | None, typer.Option(help="Of each image, as evaluate.views; default as trained.")
+    ] = None,
     prior: PriorOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -100,7 +102,7 @@ def serve_run(
     from latentry.progress import console
 
     listening.check_token(token)
-    predictor = Predictor.load(run, prior=parse_prior(prior or ""), device=device, views=views)
+    predictor = Predictor.load(run, prior=parse_prior(prior or ""), device=device, views=int(views or 0) or None)
     bound = listening.listen(host, port)
     found = neighbours_at_hand(run, predictor) if neighbours else None
     hosts = listening.LOOPBACK if listening.is_local(bound) else ()
