@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 SHORT = {
     "pretrain.max_epochs": 1,
     "pretrain.min_steps_per_epoch": 15,
-    "classify.max_epochs": 1,
-    "classify.min_steps_per_epoch": 35,
+    "classify.max_epochs": 2,
+    "classify.min_steps_per_epoch": 25,
     "classify.batch_size": 64,
 }
 
@@ -109,7 +109,7 @@ def test_the_examples_in_python_run(shortened, capfd):
     assert names["classifier"].score(names["digits"].images, names["digits"].target) > 0.9
     assert len(names["comparison"]["differences"]) == 2
     assert names["again"]["differences"] == names["comparison"]["differences"]
-    block, exported = blocks("README.md", "python")
+    exported, block = blocks("README.md", "python")
     assert "onnxruntime" in exported  # which tests of the export run, without torch
     exec(
         block.replace('"quick", {', '"quick", {"data.source": "clothes/images", ').replace("runs/mine", "runs/other"),
