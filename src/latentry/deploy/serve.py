@@ -51,6 +51,7 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(Guard, hosts=hosts)
+    add_refusals(app)
 
     async def check_token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
@@ -62,15 +63,6 @@ def create_app(
         "responses": PROBLEMS,
         "openapi_extra": FORM,
     }
-
-    @app.exception_handler(RequestValidationError)
-    async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": "the service failed: tell those who run it"}, 500, SECURITY_HEADERS)
 
     @app.post("/predict", response_model=dict[str, list[Prediction]], **asking)
     async def predict(
@@ -123,6 +115,25 @@ def create_app(
             waiting=service.waiting.total(),
         )
 
+    add_pages(app)
+    return app
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Says in one sentence what is wrong with a parameter, and nothing of the inside where the service fails."""
+
+    @app.exception_handler(RequestValidationError)
+    async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "the service failed: tell those who run it"}, 500, SECURITY_HEADERS)
+
+
+def add_pages(app: FastAPI) -> None:
+    """The page to try the model, and the reference of its routes."""
     page = asset("index.html")
     known = {"answers": ANSWERS, "api_schemas": SCHEMAS, "problems": PROBLEMS}
     reference = jinja2.Template(asset("reference.html"), autoescape=True).render(api=app.openapi(), **known)
@@ -130,7 +141,6 @@ def create_app(
     pages |= {f"/{name}": (asset(name), kind) for name, kind in ASSETS.items()}
     for path, (content, kind) in pages.items():
         app.add_api_route(path, sends(content, kind), include_in_schema=False)
-    return app
 
 
 def predictions(

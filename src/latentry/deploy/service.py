@@ -90,10 +90,11 @@ class Service:
         Raises:
             HTTPException: one of them can't be used: 413, 415 or 422, with the reason.
         """
-        total = await self.in_thread(functools.partial(_num_pixels, contents))
-        if len(contents) > 1 and total > LARGEST_IMAGE_PIXELS:
-            limit = f"the limit is {LARGEST_IMAGE_PIXELS:,}"
-            raise HTTPException(413, f"the images have {total:,} pixels together, {limit}: send fewer")
+        if len(contents) > 1:
+            total = await self.in_thread(functools.partial(_num_pixels, contents))
+            if total > LARGEST_IMAGE_PIXELS:
+                limit = f"the limit is {LARGEST_IMAGE_PIXELS:,}"
+                raise HTTPException(413, f"the images have {total:,} pixels together, {limit}: send fewer")
         decode = functools.partial(read_picture, image_size=self.predictor.config.image_size, formats=READ_FORMATS)
         pictures = []
         for number, content in enumerate(contents, 1):
