@@ -31,15 +31,8 @@ class KerasAdam(torch.optim.Adam):
         return super().step(closure)
 
 
-class KerasRMSprop(torch.optim.Optimizer):
-    """RMSprop with rho 0.9 and epsilon inside the root, where torch and Keras 2 have it outside.
-
-    The mean squared error of pixels has gradients so small that the two are different optimizers (docs/results.md).
-    Source: Keras 3, keras/src/optimizers/rmsprop.py.
-    """
-
-    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
-        super().__init__(parameters, {"lr": lr})
+class WeightByWeight(torch.optim.Optimizer):
+    """An optimizer that moves every weight that has a gradient on its own, by `move`."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -49,17 +42,32 @@ class KerasRMSprop(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                if not self.state[weight]:
-                    self.state[weight]["mean_square"] = torch.zeros_like(weight)
-                mean_square = self.state[weight]["mean_square"]
-                mean_square.mul_(0.9).addcmul_(weight.grad, weight.grad, value=0.1)
-                weight.addcdiv_(weight.grad, (mean_square + KERAS_EPSILON).sqrt_(), value=-group["lr"])
+                if weight.grad is not None:
+                    self.move(weight, weight.grad, self.state[weight], group)
         return loss
 
+    def move(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        raise NotImplementedError
 
-class Muon(torch.optim.Optimizer):
+
+class KerasRMSprop(WeightByWeight):
+    """RMSprop with rho 0.9 and epsilon inside the root, where torch and Keras 2 have it outside.
+
+    The mean squared error of pixels has gradients so small that the two are different optimizers (docs/results.md).
+    Source: Keras 3, keras/src/optimizers/rmsprop.py.
+    """
+
+    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    def move(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state["mean_square"] = torch.zeros_like(weight)
+        state["mean_square"].mul_(0.9).addcmul_(gradient, gradient, value=0.1)
+        weight.addcdiv_(gradient, (state["mean_square"] + KERAS_EPSILON).sqrt_(), value=-group["lr"])
+
+
+class Muon(WeightByWeight):
     """Orthogonalised momentum for filters, which keep a norm of the root of their number; Adam for all else.
 
     The groups of filters have the key "filters"; `lr` is theirs.
@@ -70,44 +78,25 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "filters": False})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            update = self._filters_update if group["filters"] else self._adam_update
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    weight.sub_(update(weight, group["momentum"]).to(weight.dtype), alpha=group["lr"])
-        return loss
-
-    def _filters_update(self, weight: Tensor, momentum: float) -> Tensor:
-        assert weight.grad is not None
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].mul_(momentum).add_(weight.grad)
-        weight.mul_(len(weight) ** 0.5 / weight.norm())
-        ahead = weight.grad.add(state["momentum"], alpha=momentum)
-        turned: Tensor = orthogonalised(ahead.flatten(1)).view(weight.shape)
-        return turned
-
-    def _adam_update(self, weight: Tensor, _: float) -> Tensor:
-        assert weight.grad is not None
-        state = self.state[weight]
+    def move(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if group["filters"]:
+            if not state:
+                state["momentum"] = torch.zeros_like(weight)
+            state["momentum"].mul_(group["momentum"]).add_(gradient)
+            ahead = gradient.add(state["momentum"], alpha=group["momentum"])
+            weight.mul_(len(weight) ** 0.5 / weight.norm())
+            weight.sub_(orthogonalised(ahead.flatten(1)).view(weight.shape).to(weight.dtype), alpha=group["lr"])
+            return
         if not state:
             state["step"] = 0
             state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
         state["step"] += 1
-        state["mean"].lerp_(weight.grad, 1 - ADAM_BETAS[0])
-        state["square"].mul_(ADAM_BETAS[1]).addcmul_(weight.grad, weight.grad, value=1 - ADAM_BETAS[1])
+        state["mean"].lerp_(gradient, 1 - ADAM_BETAS[0])
+        state["square"].lerp_(gradient.square(), 1 - ADAM_BETAS[1])
         mean, square = (
             state[name] / (1 - beta ** state["step"]) for name, beta in zip(("mean", "square"), ADAM_BETAS, strict=True)
         )
-        update: Tensor = mean / (square.sqrt() + ADAM_EPSILON)
-        return update
+        weight.addcdiv_(mean, square.sqrt_().add_(ADAM_EPSILON), value=-group["lr"])
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
