@@ -3,10 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test test-fast check bench browser clean
+.PHONY: run install test test-fast check bench browser clean
 
 run: $(STAMP)
 	$(BIN)/latentry train quick --test
+
+install: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest

@@ -30,6 +30,8 @@ def test_a_named_recipe_leaves_its_limits_behind_on_other_data(tmp_path):
     own = tmp_path / "quick.toml"
     own.write_text("[data]\nlimit = { a = 3 }")
     assert load_recipe(str(own), {"data.source": "a folder"}).data.limit == {"a": 3}
+    own.write_text(load_recipe("quick").to_toml())
+    assert load_recipe(str(own), {"data.source": "a folder"}).data.limit == {}
 
 
 def test_limits_join_the_recipe_and_names_may_hold_dots():

@@ -1,4 +1,4 @@
-"""What a waiting person sees: bars on a terminal, nothing where there is none."""
+"""What a waiting person sees: messages on the error stream, bars where that is a terminal."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar

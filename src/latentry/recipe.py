@@ -122,8 +122,8 @@ class Stage(Section):
     min_steps_per_epoch: Annotated[int, Field(ge=0)] = 0
     """An epoch of few images goes round them as often as makes this many steps."""
     optimizer: Literal["sgd", "muon", "adam", "adamw", "rmsprop", "keras-adam", "keras-rmsprop"] = "adam"
-    """The two of Keras 3 differ from torch's in where epsilon stands; they know no weight decay. "rmsprop" has Keras'
-    constants (0.9, 1e-7) and, as TensorFlow 2.4, epsilon outside the root."""
+    """The two of Keras 3 differ from torch's in where epsilon stands. "rmsprop" has Keras' constants (0.9, 1e-7) and,
+    as TensorFlow 2.4, epsilon outside the root. Those two and Muon know no weight decay."""
     learning_rate: PositiveFloat = 1e-3
     """The peak, where a schedule moves it."""
     rest_learning_rate: PositiveFloat = 1e-3
@@ -212,7 +212,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides weights, order, transforms, noise and dropout; `data.split_seed` decides the split."""
     device: str = "auto"
-    """"auto" takes a GPU where there is one; or a torch device."""
+    """"auto" takes a CUDA GPU where there is one; or "cpu" or "cuda"."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """"auto" takes bf16 where the processor has it."""
     control: bool = False
@@ -313,8 +313,9 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, limit: dict[
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {name!r} is not valid TOML: {error}") from None
     overrides = overrides or {}
-    if is_named and overrides.get("data.source", "cifar10") != "cifar10":
-        content.get("data", {}).pop("limit", None)  # which names CIFAR-10's classes
+    written, moved = content.get("data"), overrides.get("data.source", "cifar10") != "cifar10"
+    if moved and isinstance(written, dict) and (is_named or written.get("source") == "cifar10"):
+        written.pop("limit", None)  # which names CIFAR-10's classes
     for key, value in overrides.items():
         _set(content, key, value)
     recipe = parse_recipe(content)

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from latentry.deploy.listening import LOOPBACK, check_token
+from latentry.deploy.listening import LOOPBACK, check_token, listen, local_names
 from latentry.deploy.neighbours import neighbours_of
 from latentry.deploy.predictor import Predictor
 from latentry.deploy.serve import create_app
@@ -298,3 +298,11 @@ def test_a_failure_says_nothing_of_the_inside(predictor, monkeypatch):
 
     monkeypatch.setattr(predictor, "answer", starved)
     assert client.post("/predict", files=form(encoded("PNG"))).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("host", "names"), [("127.0.0.1", LOOPBACK), ("127.0.0.2", (*LOOPBACK, "127.0.0.2")), ("0.0.0.0", ())]
+)
+def test_it_answers_to_the_names_it_has(host, names):
+    with listen(host, 0) as bound:
+        assert local_names(bound) == names

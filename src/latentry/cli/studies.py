@@ -3,15 +3,18 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from latentry.cli.options import (
     DataOption,
+    GroupColumnOption,
     ImageSizeOption,
     LimitOption,
     SettingsOption,
+    UnlabelledOption,
+    data_changes,
     free_folder,
     parse_labels,
     parse_limit,
@@ -30,6 +33,9 @@ def compare_two(
     labels: Annotated[str | None, typer.Option(help="Shares of the labels, as in 0.01,0.1,1; default 1.")] = None,
     settings: SettingsOption = None,
     data: DataOption = None,
+    unlabelled: UnlabelledOption = None,
+    group_column: GroupColumnOption = None,
+    image_size: ImageSizeOption = None,
     limit: LimitOption = None,
     test: Annotated[bool, typer.Option("--test", help="Compare on the test set, opened after the last run.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder; default comparisons/FIRST-SECOND.")] = None,
@@ -38,11 +44,12 @@ def compare_two(
     """Train two recipes in pairs by seed, or take finished runs, and say which is better."""
     from latentry.studies import compare
 
+    changes = data_changes(data, unlabelled, group_column, image_size)
     if compare.names_runs(first):
         second = second or f"{first}/control"
         if not compare.names_runs(second):
             raise RecipeError(f"{first} names runs and {second} a recipe: name two of a kind")
-        if seeds or budget or labels or settings or data or limit:
+        if seeds or budget or labels or settings or changes or limit:
             raise RecipeError(f"{first} and {second} are runs: give only --test, --out and --json beside them")
         if out is not None:
             compare.check_free(out)
@@ -50,7 +57,6 @@ def compare_two(
     else:
         from latentry.recipe import load_recipe, parse_setting
 
-        changes: dict[str, Any] = {} if data is None else {"data.source": data}
         changes |= dict(parse_setting(setting) for setting in settings or [])
         limits = dict(parse_limit(text) for text in limit or [])
         one = load_recipe(first, changes, limits)

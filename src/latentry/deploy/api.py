@@ -78,11 +78,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "The token is missing or wrong.",
         404: "This model can't do that.",
         408: "The body came too slowly.",
-        413: "There are too many bytes, files or pixels.",
+        413: "There are too many bytes, files, pixels or neighbours.",
         415: "A file is no image of a format that is read, or the body no form.",
         422: "A field or a number is off, or an image is empty or damaged.",
         429: "Too many images of this client are waiting.",
-        503: "Too many images are waiting.",
+        503: "Too many images are waiting, or too many bytes are being read.",
     }.items()
 }
 FORM = {

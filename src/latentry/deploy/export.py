@@ -1,4 +1,4 @@
-"""A trained model as one ONNX file that runs without torch: uint8 images in, classes, latent and reconstruction out."""
+"""A trained model as one ONNX file: uint8 images in; probabilities, latent and reconstruction out; no torch."""
 
 import dataclasses
 import json

@@ -92,9 +92,12 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def is_local(listening: socket.socket) -> bool:
-    """Whether only this machine reaches it."""
-    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+def local_names(listening: socket.socket) -> tuple[str, ...]:
+    """What clients may call it; none, which is anything, where other machines reach it too."""
+    address = listening.getsockname()[0]
+    if not ipaddress.ip_address(address).is_loopback:
+        return ()
+    return LOOPBACK if address in LOOPBACK else (*LOOPBACK, address)
 
 
 def check_token(token: str) -> None:

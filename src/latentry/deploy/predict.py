@@ -57,8 +57,8 @@ def pictures_of(source: str, image_size: int) -> Iterator[Read]:
 
 def predictions(predictor: Predictor, pictures: Iterable[Read], top: int) -> Iterator[dict[str, Any]]:
     """A row for each picture, in order: "file", the `top` "classes" (name, probability), "reconstruction_error" (mean
-    squared error of pixels in [0, 1]) and whether it is "usual", null without a decoder; of a file that can't be read
-    "file" and "problem".
+    squared error of pixels in [0, 1]) and whether it is "usual", null where no validation images told; of a file that
+    can't be read "file" and "problem".
 
     Raises:
         RunError: the model has no trained classifier.

@@ -193,7 +193,7 @@ class Predictor(ModelHubMixin):
         return moved
 
     def usual(self, errors: np.ndarray) -> np.ndarray | None:
-        """Whether images reconstruct as well as 99 of 100 validation images did, bool (N,); None without a decoder."""
+        """Whether images reconstruct as well as 99 of 100 validation images did, bool (N,); None if unmeasured."""
         return None if self.config.usual_error is None else errors <= self.config.usual_error
 
 

@@ -36,7 +36,7 @@ class ModelConfig(BaseModel):
     """What share of the classifier's attention each class had: other than `class_shares` where it was rebalanced;
     empty where no classifier was trained."""
     usual_error: float | None = None
-    """Mean squared error, of pixels in [0, 1], that 99 of 100 validation images stay below; None without a decoder."""
+    """Mean squared error, of pixels in [0, 1], that 99 of 100 validation images stay below; None if unmeasured."""
 
 
 def save_weights(file: Path, network: AutoencoderClassifier) -> None:

@@ -102,7 +102,7 @@ function showRebuilt({ original, reconstruction, error, usual_error }) {
   const said =
     ratio <= 1
       ? "It rebuilds as well as the images that the model was trained on."
-      : "It rebuilds worse than 99 of 100 images like those of training: it is unlike anything the model was trained on, and its class means little.";
+      : "It rebuilds worse than 99 of 100 images like those of training: it is probably unlike anything the model was trained on, and its class means little.";
   element("needle").style.left = `${(100 * Math.min(ratio, 2)) / 2}%`;
   element("gauge").setAttribute("aria-label", `Error of the reconstruction: ${ratio.toFixed(2)} times what is usual at most`);
   element("familiar").textContent = said;
