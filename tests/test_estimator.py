@@ -71,6 +71,9 @@ def test_the_same_images_in_any_form_give_the_same_answer(fitted, digits):
     forms = [images[..., None], images[:, None], np.repeat(images[..., None], 3, 3), np.repeat(images[:, None], 3, 1)]
     for form in [*forms, images.reshape(20, -1)]:
         assert np.array_equal(expected(estimator, form), grey)
+    rows = LatentClassifier()
+    rows._learn_range((images.reshape(20, -1) * 3).round().astype(np.uint8))
+    assert rows._greatest.max() == 3
     eight = (images * 255).round().astype(np.uint8)
     estimator._learn_range(eight)
     assert np.array_equal(expected(estimator, eight), grey)

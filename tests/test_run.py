@@ -62,3 +62,26 @@ def test_a_folder_can_be_held_again_by_the_same_process(tmp_path):
     for _ in range(2):
         with Run(tmp_path / "run").locked():
             assert f"process {os.getpid()} on" in (tmp_path / "run" / ".holder").read_text()
+
+
+def test_a_finished_run_keeps_what_others_write_beside_it(finished_run, tmp_path):
+    folder = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    being_written = folder / "model" / ".model.onnx.abc.partial"
+    being_written.touch()
+    resume(folder)
+    assert being_written.exists()
+
+
+def test_a_folder_in_which_a_run_died_at_its_first_file_is_free(tmp_path):
+    for name in (".recipe.toml.abc.partial", ".holder", ".lock"):
+        (tmp_path / name).touch()
+    Run.check_free(tmp_path)
+    (tmp_path / "page.lock").touch()
+    with pytest.raises(RunError, match="is not empty"):
+        Run.check_free(tmp_path)
+
+
+def test_epochs_and_steps_stay_whole_numbers(finished_run):
+    rows = [line.split(",")[:3] for line in Run(finished_run).metrics_file.read_text().splitlines()[1:]]
+    assert [row[:2] for row in rows] == [["pretrain", "1"], ["classify", "1"]]
+    assert all(row[2].isdecimal() for row in rows)

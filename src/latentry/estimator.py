@@ -104,7 +104,7 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
         return classes
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Calibrated probabilities, shape (N, K), in the order of `classes_`."""
+        """Probabilities, shape (N, K), in the order of `classes_`; calibrated if every class had 8 images or more."""
         return self._answer(X).probabilities
 
     def transform(self, X: Any) -> np.ndarray:
@@ -154,10 +154,10 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
     def _learn_range(self, X: np.ndarray) -> None:
         """What takes values to [0, 1]: nothing for uint8 and for floats that are there, else their own range."""
         self._least, self._greatest = np.float64(0), np.float64(1)
-        if X.dtype == np.uint8:
-            self._greatest = np.float64(255)
-        elif X.ndim == 2 and self.image_shape is None:
+        if X.ndim == 2 and self.image_shape is None:
             self._least, self._greatest = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
+        elif X.dtype == np.uint8:
+            self._greatest = np.float64(255)
         elif X.min() < 0 or X.max() > 1:
             self._least, self._greatest = np.float64(X.min()), np.float64(X.max())
 

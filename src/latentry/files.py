@@ -45,6 +45,13 @@ def remove_partial(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_ours(folder: Path, *names: str) -> None:
+    """Raises RunError if `folder` holds something, and none of the files or folders `names` that we put there."""
+    taken = folder.exists() and (folder.is_file() or any(folder.iterdir()))
+    if taken and not any((folder / name).exists() for name in names):
+        raise RunError(f"{folder} is there already and holds no {names[0]}: choose another --out")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replaces the file at `path` by `content`."""
     with replacing(path) as temporary:

@@ -16,7 +16,7 @@ from latentry.errors import RecipeError, RunError, continued_with
 from latentry.evaluation.evaluate import Measured, first_of_each_class, measure, note_skipped, save_predictions, scores
 from latentry.inference import fit_temperature, log_ratio
 from latentry.models.network import AutoencoderClassifier, latent_shape
-from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_model, save_model
+from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_config, save_model
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
@@ -59,11 +59,10 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
             f"--minutes {minutes:g} can't hold a control of {recipe.name}, which is also given the operations that "
             "pretrain.encoder_from took: leave out --minutes or --control"
         )
-    calibration = borrowed_calibration(recipe)
     if will_test:
         check_test(recipe.data)
     images = load_train(recipe.data)
-    return train_on(images, recipe, folder, calibration, minutes=minutes)
+    return train_on(images, recipe, folder, borrowed_calibration(recipe, images), minutes=minutes)
 
 
 def train_on(
@@ -98,10 +97,10 @@ def resume(folder: Path) -> Run:
     run = Run.open(folder)
     recipe = run.recipe()
     with run.locked():
-        files.remove_partial(folder)
         if run.results_file.exists():
             run.results()
         else:
+            files.remove_partial(folder)
             continue_stages(run, recipe)
     if recipe.control:
         train_control(run)
@@ -124,7 +123,7 @@ def continue_stages(run: Run, recipe: Recipe) -> None:
             )
     else:
         files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
-    finish(Job(recipe, images, split), run, borrowed_calibration(recipe))
+    finish(Job(recipe, images, split), run, borrowed_calibration(recipe, images))
 
 
 def train_control(run: Run) -> Run:
@@ -143,7 +142,8 @@ def train_control(run: Run) -> Run:
         check_same_images(run, images, split)
         total = results["flops"]["pretrain"] + results["flops"]["classify"]
         console.print(f"control: {run.folder.name} without its autoencoder, at equal cost", soft_wrap=True)
-        return train(at_cost(Job(recipe, images, split), total), control.folder)
+        recipe = at_cost(Job(recipe, images, split), total)
+        return train_on(images, recipe, control.folder, borrowed_calibration(recipe, images), split=split)
 
 
 def check_same_images(run: Run, images: ImageSet, split: Split) -> None:
@@ -186,7 +186,7 @@ def resolved(recipe: Recipe) -> Recipe:
     device = resolve_device(recipe.device)
     source = recipe.data.source
     if source != "cifar10":
-        source = str(Path(source).resolve())
+        source = str(Path(source).absolute())  # a table may be a link, and names files beside the link
     lender, encoder, unlabelled = (
         str(Path(name).resolve()) if name else ""
         for name in (recipe.evaluate.temperature_from, recipe.pretrain.encoder_from, recipe.data.unlabelled)
@@ -202,11 +202,11 @@ def resolved(recipe: Recipe) -> Recipe:
     )
 
 
-def borrowed_calibration(recipe: Recipe) -> Calibration:
+def borrowed_calibration(recipe: Recipe, images: ImageSet) -> Calibration:
     """That of the run `evaluate.temperature_from`; none where that is empty.
 
     Raises:
-        RunError: that is no finished held-out run of the same recipe.
+        RunError: that is no finished held-out run of the same recipe on the same `images`.
     """
     lender = recipe.evaluate.temperature_from
     if not lender:
@@ -216,14 +216,21 @@ def borrowed_calibration(recipe: Recipe) -> Calibration:
     run = Run.open(Path(lender))
     results, lent = run.results(), run.recipe()
     same_data = lent.data.model_copy(update={"standing": recipe.data.standing}) == recipe.data
-    same_network = (lent.name, lent.model) == (recipe.name, recipe.model)
-    if results["validation"] is None or not results["trained_classifier"] or not same_data or not same_network:
+    same_data = same_data and results["dataset_sha256"] == images.sha256
+    same_way = _calibrated_alike(lent) == _calibrated_alike(recipe)
+    if results["validation"] is None or not results["trained_classifier"] or not same_data or not same_way:
         raise RunError(
             f"evaluate.temperature_from = {lender} ({lent.name}, {lent.data.standing}) is no held-out run of "
-            f"{recipe.name} on the same data with the same network: name one that is"
+            f"{recipe.name} on the same data with the same network, batches and loss: name one that is"
         )
-    lent_config = load_model(run.model_folder)[1]
+    lent_config = load_config(run.model_folder)
     return Calibration(float(results["temperature"]), lent_config.temperature, lent_config.usual_error)
+
+
+def _calibrated_alike(recipe: Recipe) -> tuple[Any, ...]:
+    """What two runs share if the temperature of one does for the other."""
+    loss = recipe.classify.label_smoothing, recipe.classify.class_weight, recipe.classify.reconstruction_weight
+    return recipe.name, recipe.model, recipe.batches, loss
 
 
 def finish(job: Job, run: Run, calibration: Calibration) -> None:
@@ -320,7 +327,7 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
         "standing": recipe.data.standing,
         "seed": recipe.seed,
         "train_images": job.images.counts(job.split.train),
-        "unlabelled_images": len(job.split.unlabelled) if recipe.pretrain.max_epochs else 0,
+        "unlabelled_images": len(job.split.unlabelled) if recipe.pretrain.max_epochs or job.lender else 0,
         "dataset_sha256": job.images.sha256,
         "split_sha256": job.split.sha256,
         "seconds": seconds,

@@ -145,7 +145,7 @@ class Stage(Section):
     plateau_patience: PositiveInt = 10
     """Epochs without a better validation loss before it does."""
     plateau_cooldown: Annotated[int, Field(ge=0)] = 1
-    """Epochs after a cut that it doesn't count."""
+    """Epochs after a cut, that with the cut among them, that it doesn't count; as in Keras, 0 and 1 are alike."""
     minimum_learning_rate: NonNegative = 1e-4
     """Plateau never goes below it."""
     early_stopping_patience: Annotated[int, Field(ge=0)] = 0

@@ -7,7 +7,7 @@ import datetime
 import os
 import platform
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ METRICS = (
     "images_per_second",
 )
 """The columns of `metrics.csv`."""
+READ_METRIC: dict[str, Callable[[str], Any]] = {"stage": str, "epoch": int, "steps": int}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,9 @@ class Run:
         """Raises RunError if `folder` holds something already."""
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file, and a run needs a folder: choose another --out")
-        if folder.exists() and any(path.name not in (LOCK, HOLDER) for path in folder.iterdir()):
+        found = folder.iterdir() if folder.exists() else ()
+        # A process that is killed at the very beginning leaves part of a file.
+        if not all(path.name in (LOCK, HOLDER) or path.name.endswith(files.PARTIAL) for path in found):
             raise RunError(f"{folder} is not empty: choose another --out, or continue it with --resume {folder}")
 
     @classmethod
@@ -195,7 +198,7 @@ class Run:
         return results
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.csv`, numbers as floats and empty cells as None; none where there is no file.
+        """The rows of `metrics.csv`, numbers as numbers and empty cells as None; none where there is no file.
 
         Raises:
             RunError: it is damaged.
@@ -206,8 +209,7 @@ class Run:
             with self.metrics_file.open(newline="", encoding="utf-8") as stream:
                 rows = list(csv.DictReader(stream))
             return [
-                {key: row[key] if key == "stage" else float(row[key]) if row[key] else None for key in METRICS}
-                for row in rows
+                {key: READ_METRIC.get(key, float)(row[key]) if row[key] else None for key in METRICS} for row in rows
             ]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise RunError(f"{self.metrics_file} is damaged ({error}): restore it or train again") from None

@@ -8,6 +8,8 @@ import pytest
 
 from latentry.data.listing import files_below, listed_for_test, listed_for_training
 from latentry.errors import DataError
+from latentry.pipeline import resolved
+from latentry.recipe import load_recipe
 
 
 def laid_out(folder: Path, *names: str) -> Path:
@@ -153,6 +155,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
         (["path,label", ",ant"], "it names no file"),
         (["path,label", '"1.png,ant'], "can't be read as a CSV table"),
         (["path,label", "1.png,ant"], r"fewer than 2 classes \(ant\)"),
+        (["path,label,part", "1.png,ant,", "2.png,cat,", "./1.png,ant,test"], r"names ./1\.png twice"),
         ([""], "has no column 'path'; its columns are none"),
     ],
 )
@@ -172,3 +175,17 @@ def test_a_table_that_is_none(tmp_path):
         listed_for_test(source)
     with pytest.raises(DataError, match="has no column 'video'"):
         listed_for_training(source, "video")
+
+
+def test_a_row_without_a_group_belongs_to_none(tmp_path):
+    source = table(tmp_path, "path,label,part,video", "1.png,ant,,", "2.png,cat,,x", "3.png,cat,,", "4.png,ant,test,")
+    listing = listed_for_training(source, "video")
+    assert listing.groups is not None
+    assert listing.groups.tolist() == [0, 1, 2]
+
+
+def test_a_table_may_be_a_link(tmp_path):
+    table(tmp_path, "path,label", "1.png,ant", "2.png,cat").rename(tmp_path / "content")
+    (tmp_path / "table.csv").symlink_to("content")
+    recipe = resolved(load_recipe("quick", {"data.source": str(tmp_path / "table.csv")}))
+    assert listed_for_training(Path(recipe.data.source)).files[0] == tmp_path / "1.png"

@@ -1,9 +1,11 @@
 """What a model says: calibrated, moved to other frequencies, and whether an image is like those it knows."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,3 +166,14 @@ def test_old_folders_are_answered_as_they_were_and_take_no_prior(finished_run):
 def test_images_of_another_kind_are_refused(finished_run, images):
     with pytest.raises(ValueError, match=r"give uint8 of \(N, 3, 32, 32\)"):
         Predictor.load(finished_run).answer(images)
+
+
+@pytest.mark.parametrize(
+    "change", [{"views": 3}, {"temperature": 0.0}, {"class_shares": [0.5, 0.5]}, {"trained_shares": [1.0]}]
+)
+def test_a_config_that_makes_no_sense_is_refused(finished_run, tmp_path, change):
+    model = Path(shutil.copytree(finished_run / "model", tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text()) | change
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"config\.json is damaged"):
+        Predictor.load(model)

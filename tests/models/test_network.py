@@ -75,9 +75,10 @@ def test_a_size_that_seed1_cannot_rebuild_is_refused():
         build(45, autoencoder="seed1", classifier="dense")
 
 
-def test_a_latent_too_small_for_the_cnn_is_refused():
-    with pytest.raises(RecipeError, match=r"halves the 2x2 latent twice"):
-        build(16, classifier="cnn")
+@pytest.mark.parametrize(("classifier", "size", "latent"), [("cnn", 16, 2), ("record", 32, 4)])
+def test_a_latent_too_small_for_the_classifier_is_refused(classifier, size, latent):
+    with pytest.raises(RecipeError, match=rf"{classifier} halves the latent .* and this is {latent}x{latent}"):
+        build(size, classifier=classifier)
 
 
 def test_reconstruction_is_in_the_units_of_the_images():

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from latentry.errors import RecipeError
 from latentry.models.network import build_network
-from latentry.models.patches import PatchDecoder, fit_patches, patch_encoder
+from latentry.models.patches import PatchDecoder, fit_patches, patch_encoder, patch_moments
 from latentry.recipe import Model, load_recipe
 
 
@@ -24,7 +24,7 @@ def smooth_images(count: int, size: int = 12) -> torch.Tensor:
 def test_it_rebuilds_patches_exactly_as_well_as_pca(side, components):
     images = smooth_images(50)
     encoder, decoder = patch_encoder(side, components), PatchDecoder(side, components)
-    fit_patches(encoder, decoder, images)
+    fit_patches(encoder, decoder, patch_moments(images.split(17), side))
     latent = encoder(images)
     patches = functional.unfold(images, side).transpose(1, 2).reshape(-1, 3 * side * side).numpy()
     codes = latent.permute(0, 2, 3, 1).reshape(-1, components).numpy()
@@ -46,7 +46,7 @@ def test_it_rebuilds_patches_exactly_as_well_as_pca(side, components):
 def test_components_are_whitened_and_their_order_is_by_variance():
     images = smooth_images(50)
     encoder, decoder = patch_encoder(2, 12), PatchDecoder(2, 12)
-    fit_patches(encoder, decoder, images)
+    fit_patches(encoder, decoder, patch_moments([images], 2))
     codes = encoder(images).permute(0, 2, 3, 1).reshape(-1, 12)
     assert (codes.T @ codes / len(codes)).diagonal().sub(1).abs().max() < 0.05
     lengths = decoder.weight.flatten(1).norm(dim=1)
@@ -69,4 +69,5 @@ def test_the_record_network_reads_patches_of_any_size(size):
     assert output.logits.shape == (2, 4)
     convolutions = [layer for layer in network.classifier.modules() if isinstance(layer, torch.nn.Conv2d)]
     assert [layer.out_channels for layer in convolutions] == [64, 64, 256, 256, 256, 256]
+    assert network.classifier.bias.ndim == 1  # which no weight decay moves
     assert network.classifier.linear.weight.detach().std() == pytest.approx(1, abs=1e-5)

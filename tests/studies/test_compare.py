@@ -14,6 +14,7 @@ from latentry.data.imageset import ImageSet
 from latentry.data.split import make_split
 from latentry.errors import RecipeError, RunError
 from latentry.evaluation.evaluate import evaluate
+from latentry.files import check_ours
 from latentry.pipeline import check_same_images, resume, train, unpretrained
 from latentry.recipe import load_recipe
 from latentry.report.comparison import write_comparison
@@ -179,21 +180,29 @@ def test_controls_may_differ_in_epochs_and_nothing_else(finished, tmp_path):
     recipe = (control / "recipe.toml").read_text()
     (control / "recipe.toml").write_text(recipe.replace(epochs, "max_epochs = 9"))
     assert compare.compare_runs(*sides, test=False)["seeds"] == [0, 1]
-    (control / "recipe.toml").write_text(recipe.replace("learning_rate = 0.0004", "learning_rate = 0.0003"))
-    with pytest.raises(RunError, match="names runs of several recipes or settings"):
-        compare.compare_runs(*sides, test=False)
+    lent = 'encoder_from = "runs/seed1-ae-0"'
+    for old, new in (("learning_rate = 0.0004", "learning_rate = 0.0003"), ('encoder_from = ""', lent)):
+        assert old in recipe
+        (control / "recipe.toml").write_text(recipe.replace(old, new))
+        with pytest.raises(RunError, match="names runs of several recipes or settings"):
+            compare.compare_runs(*sides, test=False)
 
 
-def test_other_folders_are_not_written_into(finished, tmp_path):
+def test_other_folders_are_not_written_into(finished, tmp_path, monkeypatch):
     content, _ = finished
-    compare.check_free(tmp_path / "new")
-    compare.check_free(tmp_path)
+    names = ("comparison.json", "runs")
+    check_ours(tmp_path / "new", *names)
+    check_ours(tmp_path, *names)
     (tmp_path / "page.html").touch()
     for taken in (tmp_path, tmp_path / "page.html"):
-        with pytest.raises(RunError, match="is there already and holds no comparison: choose another --out"):
-            compare.check_free(taken)
+        with pytest.raises(RunError, match=r"is there already and holds no comparison.json: choose another --out"):
+            check_ours(taken, *names)
     compare.save(content, tmp_path)
-    compare.check_free(tmp_path)
+    check_ours(tmp_path, *names)
+    monkeypatch.setattr(sys, "argv", ["latentry", "compare", "quick", "--out", str(tmp_path / "page.html")])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 2
 
 
 def test_the_page_says_it(finished, tmp_path):
@@ -245,6 +254,10 @@ def test_each_recipe_may_keep_its_own_epochs_and_the_test_sets_open_last(toy_fol
     for side, name in zip(content["sides"], ("quick", "quick-control"), strict=True):
         tested = [Run.open(tmp_path / "runs" / f"{name}-{seed}").results()["test"]["accuracy"] for seed in (0, 1)]
         assert side["accuracies"] == tested
+    changed = tmp_path / "runs" / "quick-1" / "results.json"
+    changed.write_text(json.dumps(json.loads(changed.read_text()) | {"test_sha256": "of other pictures"}))
+    with pytest.raises(RunError, match="were asked about other test images"):
+        compare.compare_runs(f"{tmp_path}/runs/quick-?", f"{tmp_path}/runs/quick-control-?", test=True)
 
 
 def test_a_control_is_trained_beside_its_run_and_goes_into_its_report(toy_folder, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from latentry import data
 from latentry.errors import DataError, RunError
+from latentry.files import check_ours
 from latentry.recipe import Data
 from latentry.report.inspection import findings, write_inspection
 from latentry.studies import inspect
@@ -65,13 +66,13 @@ def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
     for name, table in (("labels", "label_suspects"), ("reconstructions", "worst_reconstructed")):
         with (tmp_path / f"{name}.csv").open(newline="") as stream:
             assert len(list(csv.DictReader(stream))) == len(content[table])
-    inspect.check_free(tmp_path)
+    check_ours(tmp_path, "inspection.json")
 
 
 def test_what_is_in_the_way_is_named(tmp_path, toy_folder):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(RunError, match="is there already and holds no inspection: choose another --out"):
-        inspect.check_free(tmp_path)
+    with pytest.raises(RunError, match=r"is there already and holds no inspection\.json: choose another --out"):
+        check_ours(tmp_path, "inspection.json")
     folder = Path(shutil.copytree(toy_folder, tmp_path / "images"))
     for path in sorted((folder / "train" / "cross").iterdir())[2:]:
         path.unlink()

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentry.data import load_train
 from latentry.errors import RecipeError, RunError
 from latentry.models.network import build_network
 from latentry.models.saved import load_model
-from latentry.pipeline import train
+from latentry.pipeline import borrowed_calibration, train
 from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.training.transfer import copy_encoder
@@ -95,3 +96,15 @@ def test_the_committed_encoder_of_system_6_is_whole():
     assert not torch.equal(network.encoder.conv4[0].weight, before)
     assert network.encoder.norm4.running_var.isfinite().all()
     assert run.results()["pretrained_validation_psnr"] == pytest.approx(26.5, abs=0.01)
+
+
+def test_a_temperature_is_lent_to_what_is_trained_alike_on_the_same_images(finished_run, toy_folder, toy_images):
+    own = Run.open(finished_run).recipe()
+    changes = {"data": own.data.model_copy(update={"standing": "all-train"})}
+    changes["evaluate"] = own.evaluate.model_copy(update={"temperature_from": str(finished_run)})
+    recipe, images = own.model_copy(update=changes), load_train(own.data)
+    assert borrowed_calibration(recipe, images).temperature == Run.open(finished_run).results()["temperature"]
+    other = own.classify.model_copy(update={"class_weight": "balanced"})
+    for asking, at_hand in ((recipe.model_copy(update={"classify": other}), images), (recipe, toy_images)):
+        with pytest.raises(RunError, match="is no held-out run of quick"):
+            borrowed_calibration(asking, at_hand)

@@ -1,5 +1,6 @@
 """Commands that put a finished model to work."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +31,8 @@ def predict_images(
     top = min(top, len(predictor.config.class_names))
     rows = predict.predictions(predictor, predict.pictures_of(source, predictor.config.image_size), top)
     form = "csv" if as_csv else "json" if as_json else "text"
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file may be any bytes
     count, failed = predict.write_rows(rows, form, top, sys.stdout)
     if failed:
         console.print(f"{failed:,} of {count:,} images can't be read", style="yellow", soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from latentry import files
 from latentry.cli.options import (
     DataOption,
     GroupColumnOption,
@@ -45,14 +46,14 @@ def compare_two(
     from latentry.studies import compare
 
     changes = data_changes(data, unlabelled, group_column, image_size)
+    if out is not None:
+        files.check_ours(out, "comparison.json", "runs")
     if compare.names_runs(first):
         second = second or f"{first}/control"
         if not compare.names_runs(second):
             raise RecipeError(f"{first} names runs and {second} a recipe: name two of a kind")
         if seeds or budget or labels or settings or changes or limit:
             raise RecipeError(f"{first} and {second} are runs: give only --test, --out and --json beside them")
-        if out is not None:
-            compare.check_free(out)
         content = compare.compare_runs(first, second, test=test)
     else:
         from latentry.recipe import load_recipe, parse_setting
@@ -93,7 +94,7 @@ def inspect_data(
     sizes = {} if image_size is None else {"image_size": image_size}
     recipe = parse_recipe({"name": "inspect", "data": {"source": data} | sizes})
     if out is not None:
-        inspect.check_free(out)
+        files.check_ours(out, "inspection.json")
     inspection = inspect.inspect(recipe.data, seed=seed)
 
     from latentry.report.inspection import findings, write_inspection

@@ -101,10 +101,12 @@ def _decoded(
     skipped = tuple((str(files[position]), reason) for position, reason in content.broken.items())
     if skipped:
         first = f"{skipped[0][0]}: {skipped[0][1]}"
-        found = f"{len(skipped):,} of {len(files):,} images of {source} can't be read"
         broken = np.isin(np.arange(len(files)), list(content.broken))
         sides = [np.ones(len(files), dtype=bool)] if apart is None else [apart, ~apart]
-        if any(broken[side].mean() > LARGEST_BROKEN_SHARE for side in sides if side.any()):
-            raise DataError(f"{found}, the limit is {LARGEST_BROKEN_SHARE:.0%}; {first}; mend or remove them")
+        for side in sides:
+            found = f"{broken[side].sum():,} of {side.sum():,} images of {source} can't be read"
+            if broken[side].sum() > LARGEST_BROKEN_SHARE * side.sum():
+                raise DataError(f"{found}, the limit is {LARGEST_BROKEN_SHARE:.0%}; {first}; mend or remove them")
+        found = f"{len(skipped):,} of {len(files):,} images of {source} can't be read"
         console.print(f"{found} and are left out; {first}", style="yellow", soft_wrap=True)
     return content, skipped

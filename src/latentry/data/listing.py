@@ -73,7 +73,7 @@ def listed_for_test(source: Path) -> Listing:
             f"the test part of {source} has the classes {_names(listing)}, and training has {', '.join(class_names)}: "
             "give both the same"
         )
-    _check_filled(listing, source / "test")
+    _check_filled(listing, source if _is_table(source) else source / "test")
     return listing
 
 
@@ -174,6 +174,7 @@ def _of_table(
     table: Path, parts: tuple[str, ...], group_column: str, class_names: tuple[str, ...] | None = None
 ) -> Listing:
     every = list(_rows(table, group_column))
+    _check_apart(every, table)
     if group_column:
         _check_groups(every, table)
     rows = [row for row in every if row["part"] in parts]
@@ -193,6 +194,15 @@ def _of_table(
         np.array([row["part"] == "val" for row in rows], dtype=bool),
         groups,
     )
+
+
+def _check_apart(rows: list[dict[str, str]], table: Path) -> None:
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        place = _place(table.parent / row["path"])
+        if place in seen:
+            raise DataError(f"{table} names {row['path']} twice: give an image one row, and so one part")
+        seen.add(place)
 
 
 def _check_groups(rows: list[dict[str, str]], table: Path) -> None:
@@ -230,7 +240,8 @@ def _rows(table: Path, group_column: str) -> Iterator[dict[str, str]]:
                     "path": row["path"],
                     "label": row["label"],
                     "part": part,
-                    "group": row[group_column] if group_column else "",
+                    # What names no group is one of its own.
+                    "group": (row[group_column] or f"\0{reader.line_num}") if group_column else "",
                 }
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} can't be read as a CSV table ({error}): give UTF-8 with a header") from None

@@ -158,6 +158,9 @@ def pair_of(first: Run, second: Run, part: str) -> Pair:
         labels = asked[0][f"{part}_labels"]
     except KeyError as error:
         raise RunError(f"{first.folder} or {second.folder} has no {part} predictions ({error})") from None
+    if part == "test":
+        hashes = {run.results().get("test_sha256") for run in (first, second)} - {None}
+        same = same and len(hashes) <= 1
     if not same:
         raise RunError(f"{first.folder} and {second.folder} were asked about other {part} images: use the same split")
     return Pair(labels, *predictions)
@@ -203,6 +206,7 @@ def _opened(run: Run, recipe: Recipe) -> dict[str, Any]:
         part="test",
     )
     results["test"] = scores(measured, config.class_names, results)
+    results["test_sha256"] = test.sha256
     note_skipped(run, results, "test", test)
     results["seconds"]["test"] = time.perf_counter() - started
     save_predictions(run, {f"test_{name}": array for name, array in measured.arrays.items()})

@@ -47,7 +47,7 @@ class RecordClassifier(nn.Module):
 
     def __init__(self, latent_channels: int, num_classes: int) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(2 * latent_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(2 * latent_channels))
         widths = (2 * latent_channels, *RECORD_WIDTHS)
         groups = [_record_group(*pair) for pair in itertools.pairwise(widths)]
         self.groups = nn.Sequential(nn.GELU(), *groups)
@@ -57,7 +57,7 @@ class RecordClassifier(nn.Module):
             self.linear.weight.div_(self.linear.weight.std())
 
     def forward(self, latent: Tensor) -> Tensor:
-        features = self.groups(torch.cat([latent, -latent], dim=1) + self.bias).amax(dim=(2, 3))
+        features = self.groups(torch.cat([latent, -latent], dim=1) + self.bias.reshape(-1, 1, 1)).amax(dim=(2, 3))
         logits: Tensor = self.linear(features) / features.shape[1]
         return logits
 

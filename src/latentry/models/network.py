@@ -106,9 +106,11 @@ def build_network(
     parts = AUTOENCODERS[model.autoencoder]
     encoder, decoder = parts.encoder(model), parts.decoder(model)
     channels, height, width = latent_shape(encoder, image_size)
-    if model.classifier == "cnn" and min(height, width) < 4:
+    least = {"cnn": 4, "record": 8}.get(model.classifier, 1)
+    if min(height, width) < least:
         raise RecipeError(
-            f"model.classifier = cnn halves the {height}x{width} latent twice: use a larger image_size or another one"
+            f"model.classifier = {model.classifier} halves the latent and takes {least}x{least} or more, and this is "
+            f"{height}x{width}: use a larger image_size or another one"
         )
     node4 = CLASSIFIERS[model.classifier]((channels, height, width), num_classes)
     if parts.statistics is not None:

@@ -4,6 +4,7 @@ Source: Baldi and Hornik 1989, whose best linear autoencoder spans the principal
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -40,16 +41,25 @@ class PatchDecoder(nn.Module):
         return summed / covered
 
 
-def fit_patches(encoder: nn.Sequential, decoder: PatchDecoder, images: Tensor) -> None:
-    """Solves both, in place, for standardised `images` (N, 3, H, W).
+def patch_moments(batches: Iterable[Tensor], side: int) -> Tensor:
+    """Mean product of every two pixels of a patch, double (3 side^2, 3 side^2), of standardised images (N, 3, H, W)."""
+    total, count = torch.zeros(3 * side * side, 3 * side * side, dtype=torch.float64), 0
+    for images in batches:
+        patches = functional.unfold(images, side).transpose(1, 2).reshape(-1, len(total)).double()
+        total += patches.T @ patches
+        count += len(patches)
+    return total / count
+
+
+def fit_patches(encoder: nn.Sequential, decoder: PatchDecoder, moments: Tensor) -> None:
+    """Solves both, in place, for images whose `patch_moments` are given.
 
     Components are whitened: of unit variance where they vary at all.
     """
     layer = encoder.get_submodule("patches")
     assert isinstance(layer, nn.Conv2d)
     components, _, side, _ = layer.weight.shape
-    patches = functional.unfold(images, side).transpose(1, 2).reshape(-1, 3 * side * side).double()
-    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    values, vectors = torch.linalg.eigh(moments)
     values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]  # (K,), (3 side^2, K)
     scale = (values + WHITENING_EPSILON).sqrt()
     shape = (components, 3, side, side)

@@ -1,11 +1,12 @@
 """A network as files: its weights, and the `model/` folder that a finished run leaves."""
 
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from latentry import files
 from latentry.errors import RunError
@@ -27,8 +28,8 @@ class ModelConfig(BaseModel):
     mean: tuple[float, float, float]
     """One a channel, of pixels in [0, 1]."""
     deviation: tuple[float, float, float]
-    views: int
-    temperature: float
+    views: Literal[1, 2, 6]
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """What logits are divided by before they are moved from `trained_shares` to `class_shares`, and the softmax."""
     class_shares: tuple[float, ...] = ()
     """How frequent each class was among the training images; empty in folders of before this was kept."""
@@ -37,6 +38,13 @@ class ModelConfig(BaseModel):
     empty where no classifier was trained."""
     usual_error: float | None = None
     """Mean squared error, of pixels in [0, 1], that 99 of 100 validation images stay below; None if unmeasured."""
+
+    @model_validator(mode="after")
+    def shares_are_of_the_classes(self) -> Self:
+        for shares in (self.class_shares, self.trained_shares):
+            if shares and len(shares) != len(self.class_names):
+                raise ValueError(f"{len(shares)} shares are given of {len(self.class_names)} classes")
+        return self
 
 
 def save_weights(file: Path, network: AutoencoderClassifier) -> None:
@@ -87,6 +95,7 @@ def load_model(folder: Path) -> tuple[AutoencoderClassifier, ModelConfig]:
 
     Raises:
         RunError: a file is missing or damaged, or of a format that this version doesn't know.
+        RecipeError: its parts make no network.
     """
     config = load_config(folder)
     network = build_network(

@@ -66,7 +66,7 @@ def compare_recipes(
     for recipe in (recipe for pairs in planned for pair in pairs for recipe in pair):
         _check_reusable(recipe, _place(recipe, folder), images, split)
         if recipe.evaluate.temperature_from:
-            borrowed_calibration(recipe)
+            borrowed_calibration(recipe, images)
     with continued_with("the same command"):
         shares = [[(_obtained(left, folder), _obtained(right, folder)) for left, right in pairs] for pairs in planned]
         if part == "test":
@@ -136,12 +136,6 @@ def result(shares: list[list[RunPair]], part: str, budget: Budget, names: tuple[
     """What `comparison.json` holds, of pairs by share of the labels; its top level is about the largest share."""
     by_share = [_compared(pairs, part, budget, names) for pairs in shares]
     return by_share[-1] | {"part": part, "budget": budget, "labels": by_share}
-
-
-def check_free(folder: Path) -> None:
-    """Raises RunError if `folder` holds something that is no comparison."""
-    if folder.exists() and not (folder / "comparison.json").exists() and (folder.is_file() or any(folder.iterdir())):
-        raise RunError(f"{folder} is there already and holds no comparison: choose another --out")
 
 
 def save(content: dict[str, Any], folder: Path) -> None:
@@ -243,7 +237,9 @@ def _way(run: Run) -> Recipe:
             "data": recipe.data.model_copy(
                 update={"fold": 0, "source": "", "unlabelled": "given" if recipe.data.unlabelled else ""}
             ),
-            "pretrain": recipe.pretrain.model_copy(update={"encoder_from": ""}),
+            "pretrain": recipe.pretrain.model_copy(
+                update={"encoder_from": "given" if recipe.pretrain.encoder_from else ""}
+            ),
             "evaluate": recipe.evaluate.model_copy(update={"temperature_from": ""}),
         }
     )

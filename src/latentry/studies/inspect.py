@@ -14,7 +14,7 @@ from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.data.listing import PARTS
 from latentry.data.split import Split
 from latentry.deploy.predictor import Predictor
-from latentry.errors import DataError, RunError, continued_with
+from latentry.errors import DataError, continued_with
 from latentry.evaluation.labels import confident_errors
 from latentry.evaluation.similar import near_duplicates
 from latentry.models.network import latent_shape
@@ -124,12 +124,6 @@ def save(content: dict[str, Any], folder: Path) -> None:
         ],
     )
     files.write_json(folder / "inspection.json", content)
-
-
-def check_free(folder: Path) -> None:
-    """Raises RunError if `folder` holds something that is no inspection."""
-    if folder.exists() and not (folder / "inspection.json").exists() and (folder.is_file() or any(folder.iterdir())):
-        raise RunError(f"{folder} is there already and holds no inspection: choose another --out")
 
 
 def _recipe(data: Data, image_size: int, seed: int) -> Recipe:

@@ -1,6 +1,5 @@
 """How many epochs fit into a number of minutes, from measured steps."""
 
-import copy
 import itertools
 import math
 import statistics
@@ -27,9 +26,7 @@ def epoch_seconds(module: StageModule, loader: Loader, num_held_out: int, precis
 
     Measured on a copy, by a few steps after a few that don't count; `module` is untouched.
     """
-    probe = type(module)(copy.deepcopy(module.network), module.settings, seed=0, num_steps=1)
-    probe.train()
-    probe.prepare()
+    probe = module.probe()
     parameters = [parameter for part in probe.trained() for parameter in part.parameters()]
     optimizer = build_optimizer(parameters, probe.settings)
     seconds = []

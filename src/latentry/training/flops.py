@@ -17,15 +17,7 @@ def training_flops_per_image(module: StageModule, image_size: int) -> int:
 
     Counted on a copy; `module` is untouched.
     """
-    # The copy must not drag the Trainer along.
-    probe = type(module)(
-        copy.deepcopy(module.network).cpu(),
-        module.settings,
-        seed=0,
-        num_steps=1,
-    )
-    probe.train()
-    probe.prepare()
+    probe = module.probe().cpu()
     images = torch.zeros(NUM_PROBE_IMAGES, 3, image_size, image_size).to(memory_format=torch.channels_last)
     batch = Batch(images, images, torch.zeros(NUM_PROBE_IMAGES, dtype=torch.int64))
     with torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter:

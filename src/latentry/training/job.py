@@ -1,5 +1,7 @@
 """A recipe on its images: everything that the two stages need, and the two stages."""
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
 from latentry.errors import RecipeError, RunError
 from latentry.models.network import AutoencoderClassifier, build_network
-from latentry.models.patches import PatchDecoder, fit_patches
+from latentry.models.patches import PatchDecoder, fit_patches, patch_moments
 from latentry.models.saved import load_weights, save_weights
 from latentry.progress import console
 from latentry.recipe import Augment, Recipe
@@ -23,7 +25,7 @@ from latentry.training.pretrain import Pretraining
 from latentry.training.stage import StageModule, fit
 from latentry.training.transfer import copy_encoder, lender
 
-NUM_PATCH_IMAGES = 5_000
+NUM_PATCH_IMAGES, PATCH_BATCH_SIZE = 5_000, 64
 STAGES = ("pretrain", "classify")
 SECONDS_BESIDE_TRAINING = 20.0
 """For start, decoding, t-SNE and the page, where a budget of minutes is divided."""
@@ -59,16 +61,19 @@ class Job:
         torch.manual_seed(derive_seed(self.recipe.seed, "weights"))
         network = build_network(self.recipe.model, self.image_size, self.num_classes, self.mean, self.deviation)
         if isinstance(network.decoder, PatchDecoder):
-            fit_patches(network.encoder, network.decoder, self._standardised(network, NUM_PATCH_IMAGES))
+            fit_patches(network.encoder, network.decoder, self._patch_moments)
         if self.lender is not None:
             copy_encoder(self.lender, network, self.recipe.pretrain.encoder_until)
         return network
 
-    def _standardised(self, network: AutoencoderClassifier, count: int) -> Tensor:
-        """The first training images, labelled or not, in the units of the encoder's input: (count, 3, S, S)."""
-        indices = np.concatenate([self.split.train, self.split.unlabelled])[:count]
-        pixels = torch.from_numpy(self.images.images[indices]).float().div_(255)
-        return (pixels - network.mean) / network.deviation
+    @functools.cached_property
+    def _patch_moments(self) -> Tensor:
+        """Of the first training images, labelled or not, a few in memory at a time."""
+        indices = np.concatenate([self.split.train, self.split.unlabelled])[:NUM_PATCH_IMAGES]
+        parts = (indices[start : start + PATCH_BATCH_SIZE] for start in range(0, len(indices), PATCH_BATCH_SIZE))
+        mean, deviation = (statistic.reshape(-1, 1, 1) for statistic in (self.mean, self.deviation))
+        pixels = (torch.from_numpy(self.images.images[part]).float().div_(255) for part in parts)
+        return patch_moments(((part - mean) / deviation for part in pixels), self.recipe.model.patch_side)
 
     def loader(self, stage: str, *, training: bool = True) -> Loader:
         """The batches of "pretrain" or "classify", of the training or of the validation part."""

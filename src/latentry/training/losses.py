@@ -23,8 +23,10 @@ def classification_loss(
 ) -> Tensor:
     """Mean cross-entropy in nats of logits (N, K) and labels (N,).
 
-    Smoothing spreads that share of a label over all classes; `class_weights` (K,) weights the mean by the labels.
+    Smoothing spreads that share of a label over all outputs; `class_weights` weights the mean by the labels, and may
+    leave out the last of the K, which are then no class.
     """
     if class_weights is not None:
-        class_weights = class_weights.to(logits.device)
+        spare = logits.shape[1] - len(class_weights)
+        class_weights = functional.pad(class_weights.to(logits.device), (0, spare), value=1.0)
     return functional.cross_entropy(logits.float(), labels, class_weights, label_smoothing=label_smoothing)

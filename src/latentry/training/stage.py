@@ -1,11 +1,12 @@
 """What pretraining and classifying share: one engine, the Lightning Trainer."""
 
 import abc
+import copy
 import logging
 import signal
 import threading
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as lightning
 import torch
@@ -53,6 +54,17 @@ class StageModule(lightning.LightningModule, abc.ABC):
     @abc.abstractmethod
     def trained(self) -> list[nn.Module]:
         """The parts whose parameters this stage may move."""
+
+    def probe(self) -> Self:
+        """A copy with a network of its own that trains alike, without the Trainer."""
+        trainer, self._trainer = self._trainer, None
+        try:
+            copied = copy.deepcopy(self)
+        finally:
+            self._trainer = trainer
+        copied.train()
+        copied.prepare()
+        return copied
 
     def prepare(self) -> None:
         """Puts the network into the modes in which it trains."""
