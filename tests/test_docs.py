@@ -164,3 +164,15 @@ def test_what_pretraining_does_for_seed_2_follows_from_the_committed_results():
     mean = 100 * statistics.mean(differences)
     assert f"is {word} seed 2: {mean:+.2f} points of test accuracy ({low:+.2f} to {high:+.2f}, paired t" in text
     assert f"mean ± deviation of the five | **{spread(sides[0], 100)}** |" in text
+
+
+def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    third, seventh, longer = (
+        json.loads((RESULTS / f"{name}.json").read_text())["test"]["accuracy"]
+        for name in ("seed1-frozen11-augmented-0", "seed1-frozen11-0", "seed1-frozen11-50-epochs")
+    )
+    assert f"shown of 7 alone so far: {100 * (longer - seventh):.2f} points from 30 to 50 epochs" in text
+    gap, reach = seventh - third, 1.96 * (sum(share * (1 - share) for share in (third, seventh)) / 10_000) ** 0.5
+    low, high = (100 * bound for bound in (gap - reach, gap + reach))
+    assert f"3 was behind by {100 * gap:.2f} points of test accuracy ({low:.2f} to {high:.2f}, from" in text
