@@ -1,6 +1,7 @@
 """Small images that are quick to learn, as arrays and as a folder of PNGs."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def toy_image(label: int, generator: np.random.Generator, size: int = 32) -> np.
     )
     image[masks[label]] = generator.integers(120, 256, 3)
     return image.astype(np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c() -> None:
+    """Shells have what they start with & ignore it, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

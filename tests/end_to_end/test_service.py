@@ -144,13 +144,12 @@ def test_those_who_mean_ill_leave_nothing_behind(port):
             assert ask(port, body)[0] == status
         assert send_without_end(port) < 200 * 2**20
 
-    for _ in range(4):
+    held = []
+    for _ in range(12):
         round_of_all()
-    before = resident_bytes(port)
-    for _ in range(8):
-        round_of_all()
+        held.append(resident_bytes(port))  # after some rounds it goes up and down by 70 MiB
     assert ask(port, small)[0] == 200
-    assert resident_bytes(port) < before + 60 * 2**20
+    assert max(held[-5:]) < max(held[2:7]) + 60 * 2**20
 
 
 def test_what_was_asked_is_answered_before_it_stops(finished_run):
