@@ -44,7 +44,8 @@ def fitted(digits) -> LatentClassifier:
 
 @pytest.mark.slow
 def test_scikit_learns_checks():
-    estimator = LatentClassifier(settings=QUICK, random_state=0)
+    fewest = {"classify.max_epochs": 1, "classify.min_steps_per_epoch": 16, "classify.batch_size": 32}
+    estimator = LatentClassifier(settings=QUICK | fewest, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         checks = check_estimator(estimator, expected_failed_checks=EXPECTED_FAILED_CHECKS, on_skip=None)

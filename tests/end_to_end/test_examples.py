@@ -100,7 +100,8 @@ def test_the_tutorial_goes_the_whole_way(shortened, monkeypatch, capfd):
 
 
 @pytest.mark.slow
-def test_the_examples_in_python_run(shortened, capfd):
+def test_the_examples_in_python_run(shortened, monkeypatch, capfd):
+    monkeypatch.setitem(SHORT, "classify.min_steps_per_epoch", 12)
     names: dict[str, Any] = {}
     for block in blocks("docs/python.md", "python"):
         exec(block, names)
