@@ -46,6 +46,10 @@ def latentry(*arguments: str, cwd=None, **options) -> subprocess.CompletedProces
         (["data", "cifar10", "--source", "nowhere"], "is not auto, official, npm"),
         (["data", "cifar10", "--source", "something"], "something is not a whole tar archive"),
         (["data"], "Missing command"),
+        (["train", "--data", "DATA", "--image-size", "15"], "image_size"),
+        (["train", "--data", "DATA", "--image-size", "257"], "image_size"),
+        (["predict", "nowhere", ".", "--prior", "bird"], "--prior 'bird' is not of the form CLASS=SHARE"),
+        (["predict", "nowhere", ".", "--prior", "bird=much"], "--prior 'bird=much' is not of the form"),
     ],
 )
 def test_mistakes_are_one_line_with_a_remedy(arguments, words, toy_folder, tmp_path, monkeypatch, capfd):

@@ -35,6 +35,7 @@ def deep(value: int) -> Image.Image:
         (encoded(RED, "jpeg", quality=100), [200, 30, 30]),
         (encoded(Image.new("RGBA", (16, 16), (200, 30, 30, 0)), "png"), [255, 255, 255]),
         (encoded(Image.new("RGBA", (16, 16), (200, 30, 30, 255)), "png"), [200, 30, 30]),
+        (encoded(Image.new("RGBA", (16, 16), (200, 30, 30, 128)), "png"), [227, 142, 142]),
         (encoded(Image.new("LA", (16, 16), (117, 0)), "png"), [255, 255, 255]),
         (encoded(RED.quantize(4), "png", transparency=0), [255, 255, 255]),
         (encoded(Image.new("L", (16, 16), 117), "png"), [117, 117, 117]),
@@ -53,13 +54,30 @@ def test_kinds(content, colour):
     assert picture.mean(axis=(1, 2)) == pytest.approx(colour, abs=2)
 
 
-def test_a_turned_photograph_is_turned_back():
+@pytest.mark.parametrize("ending", ["png", "jpeg"])
+@pytest.mark.parametrize(
+    ("orientation", "made_by"),
+    [
+        (1, []),
+        (2, [Image.Transpose.FLIP_LEFT_RIGHT]),
+        (3, [Image.Transpose.ROTATE_180]),
+        (4, [Image.Transpose.FLIP_TOP_BOTTOM]),
+        (5, [Image.Transpose.TRANSPOSE]),
+        (6, [Image.Transpose.ROTATE_90]),
+        (7, [Image.Transpose.TRANSVERSE]),
+        (8, [Image.Transpose.ROTATE_270]),
+    ],
+)
+def test_a_turned_photograph_is_turned_back(orientation, made_by, ending):
     upright = Image.new("RGB", (16, 16), (30, 30, 200))
-    upright.paste(Image.new("RGB", (16, 8), (200, 30, 30)), (0, 0))
-    turned = Image.Exif()
-    turned[0x0112] = 6  # to be turned by 90 degrees to the right
-    content = encoded(upright.rotate(90, expand=True), "png", exif=turned)
-    assert np.array_equal(read_picture(content, 16), np.asarray(upright).transpose(2, 0, 1))
+    upright.paste((200, 30, 30), (0, 0, 16, 8))
+    upright.paste((30, 200, 30), (0, 0, 8, 8))
+    stored, turned = upright, Image.Exif()
+    for change in made_by:
+        stored = stored.transpose(change)
+    turned[0x0112] = orientation
+    picture = read_picture(encoded(stored, ending, exif=turned, quality=100), 16)
+    assert np.abs(picture - np.asarray(upright).transpose(2, 0, 1).astype(int)).mean() < 10  # 40 and more if wrong
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_to_the_same_picture():

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from latentry import cli
 from latentry.deploy import export as exporting
 from latentry.deploy.export import export
 from latentry.deploy.predictor import Predictor
@@ -69,11 +70,24 @@ def test_eight_bits_are_measured(finished_run, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "small.onnx"]
 
 
-def test_a_file_that_says_something_else_is_not_written(finished_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_largest_difference", lambda *_: float("nan"))
-    with pytest.raises(RunError, match=r"differs from it by nan, the limit is 0\.001"):
+@pytest.mark.parametrize("difference", ["nan", "0.002"])
+def test_a_file_that_says_something_else_is_not_written(finished_run, tmp_path, monkeypatch, difference):
+    monkeypatch.setattr(exporting, "_largest_difference", lambda *_: float(difference))
+    with pytest.raises(RunError, match=rf"differs from it by {difference}, the limit is 0\.001"):
         export(finished_run, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_what_it_found(finished_run, tmp_path, monkeypatch, capfd):
+    file = tmp_path / "model.onnx"
+    monkeypatch.setattr(sys, "argv", ["latentry", "export", str(finished_run), "--int8", "--out", str(file)])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert not leaving.value.code
+    said = capfd.readouterr().out.splitlines()
+    assert re.fullmatch(r"largest difference from PyTorch: \d\S*", said[0])
+    assert re.fullmatch(r"validation accuracy: \d+\.\d\d % in fp32, \d+\.\d\d % in int8", said[1])
+    assert said[2].endswith(f"MiB: {file}")
 
 
 def test_missing_packages_are_named(finished_run, tmp_path, monkeypatch):
@@ -86,7 +100,7 @@ def test_the_five_lines_of_the_readme_run(exported, tmp_path, toy_folder):
     (script,) = re.findall(
         r"```python\n(import json, numpy, onnxruntime.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
-    assert len([line for line in script.splitlines() if line]) == 6
+    assert len([line for line in script.splitlines() if line]) == 5
     shutil.copy(exported, tmp_path / "model.onnx")
     Image.open(toy_folder / "test" / "cross" / "000.png").resize((90, 60)).save(tmp_path / "picture.png")
     program = f"import sys\nsys.modules['torch'] = sys.modules['latentry'] = None\n{script}"

@@ -286,12 +286,19 @@ def test_a_token_that_no_header_holds_is_refused(token):
         check_token(token)
 
 
-def test_a_failure_says_nothing_of_the_inside(predictor, monkeypatch):
-    client = TestClient(create_app(predictor), raise_server_exceptions=False)
-    monkeypatch.setattr(predictor, "answer", lambda *_, **__: 1 / 0)
+def test_a_failure_says_nothing_of_the_inside_nor_of_the_client(predictor, monkeypatch, capfd):
+    client = TestClient(create_app(predictor))
+
+    def failing(*_, **__):
+        raise ValueError("what a client sent")
+
+    monkeypatch.setattr(predictor, "answer", failing)
     answer = client.post("/predict", files=form(encoded("PNG")))
     assert (answer.status_code, answer.json()) == (500, {"detail": "the service failed: tell those who run it"})
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+    logged = "".join(capfd.readouterr())
+    assert "ValueError in test_serve.py, line" in logged
+    assert "what a client sent" not in logged
 
     def starved(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 999 bytes")

@@ -136,9 +136,19 @@ def test_those_who_mean_ill_leave_nothing_behind(port):
     tiff = encoded(Image.new("L", (40, 40)), "TIFF", compression="tiff_lzw")[:-30]
     large, small = body_of(encoded(Image.new("L", (6000, 6000)), "PNG")), body_of(png_of(Image.new("RGB", (40, 40))))
     refused = {400: small[:-60], 415: body_of(bytes(20 * 2**20)), 413: body_of(*[b""] * 1000)}
+    refused[422] = small.replace(b'name="images"', b'name="pictures"')
+    frames = [Image.new("RGB", (900, 900), colour) for colour in ("red", "blue", "green")]
+    strange = body_of(
+        encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+        encoded(Image.fromarray(np.full((900, 900), 30_000, dtype=np.uint16)), "PNG"),
+        encoded(Image.new("CMYK", (900, 900)), "JPEG"),
+        png_of(Image.new("RGB", (1, 1))),
+    )
 
     def round_of_all() -> None:
         assert ask(port, large)[0] == 200
+        assert ask(port, strange)[0] == 200
         assert ask(port, body_of(tiff))[0] == 415
         for status, body in refused.items():
             assert ask(port, body)[0] == status

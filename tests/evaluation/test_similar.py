@@ -77,3 +77,7 @@ def test_planted_pairs_come_first():
     found = near_duplicates(images, latents, 0.6)
     assert [pair[:2] for pair in found] == [(7, 50), (8, 51)]
     assert found[0][2] == pytest.approx(1, abs=1e-5)
+    more = near_duplicates(images, latents, 0.6, below=3)
+    assert more[:2] == found
+    assert [pair[2] < 0.6 for pair in more] == [False, False, True, True, True]
+    assert more[2][2] >= more[3][2] >= more[4][2]

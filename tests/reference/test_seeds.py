@@ -16,7 +16,7 @@ from latentry.models.autoencoder import seed1_decoder, seed1_encoder, seed2_enco
 from latentry.models.blocks import keras_norm
 from latentry.models.classifier import Seed2Classifier, cnn_classifier, dense_classifier
 from latentry.models.network import build_network
-from latentry.recipe import Stage, load_recipe
+from latentry.recipe import Model, Stage, load_recipe
 from latentry.training.callbacks import Stopping
 from latentry.training.job import Job
 from latentry.training.optimizers import build_optimizer, build_plateau
@@ -224,3 +224,15 @@ def test_seed2_has_the_published_settings():
     jobs = [Job(one, images, make_split(images, one.data)) for one in (recipe, pretrained)]
     plain, with_autoencoder = (sum(job.planned_flops().values()) for job in jobs)
     assert with_autoencoder == pytest.approx(plain, rel=0.01)
+
+
+def test_seed_2_begins_with_pytorchs_own_weights():
+    """Uniform within one over the root of the inputs, biases too: what torch's layers draw, and its code left alone."""
+    torch.manual_seed(0)
+    network = build_network(Model(autoencoder="seed2", classifier="seed2"), 32, 10, torch.zeros(3), torch.ones(3))
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert len(layers) >= 4
+    for layer in layers:
+        bound = layer.weight[0].numel() ** -0.5
+        assert 0.8 * bound < layer.weight.abs().max() <= bound
+        assert layer.bias.abs().max() <= bound

@@ -44,6 +44,8 @@ def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
     content = json.loads(json.dumps(inspection.content))
     assert content["counts"] == {"train": {"circle": 42, "cross": 41, "stripes": 39}, "test": {"all": 61}}
     assert content["test_pixels_read"] is True
+    assert len(content["just_below"]) == inspect.NUM_BELOW
+    assert all(row["similarity"] < content["threshold"] for row in content["just_below"])
     names = [
         {Path(content["names"][str(row[side])]).relative_to(planted).as_posix() for side in ("first", "second")}
         for row in content["duplicates"][:2]

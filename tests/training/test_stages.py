@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from latentry.batches.loader import Batch, Loader
+from latentry.data.split import make_split
 from latentry.errors import DivergenceError, RecipeError, RunError
 from latentry.models.network import build_network
-from latentry.recipe import Augment, Classify, Model, Pretrain
+from latentry.recipe import Augment, Classify, Model, Pretrain, load_recipe
 from latentry.run import Run
 from latentry.training.checkpoint import checked
 from latentry.training.classify import Classification
+from latentry.training.job import Job
 from latentry.training.pretrain import Pretraining, corrupted
 from latentry.training.stage import StageModule, fit
 
@@ -171,3 +173,11 @@ def test_of_damaged_checkpoints_the_last_good_one_is_used(toy_images, tmp_path, 
     damage(tmp_path / "run" / "checkpoints" / "classify" / "before-last.ckpt")
     with pytest.raises(RunError, match=r"before-last\.ckpt is damaged .*: remove .* and resume to repeat that stage"):
         run_stage(Classification(build(), Classify(max_epochs=3), seed=0, num_steps=9), toy_images, tmp_path / "run")
+
+
+def test_a_share_of_the_labels_leaves_the_autoencoder_all_images(toy_images):
+    recipe = load_recipe("quick", {"data.limit": {}, "data.labels": 0.1, "device": "cpu"})
+    split = make_split(toy_images, recipe.data)
+    job = Job(recipe, toy_images, split)
+    assert sorted(job.loader("pretrain").indices.tolist()) == sorted(split.train.tolist())
+    assert len(set(job.loader("classify").indices.tolist())) < len(split.train) / 5

@@ -4,7 +4,9 @@ import ipaddress
 import os
 import signal
 import socket
+import traceback
 from asyncio import Transport
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -15,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from latentry.errors import RecipeError, RunError
+from latentry.progress import console
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 SILENT_SECONDS = 30.0
@@ -32,7 +35,8 @@ SECURITY_HEADERS = {
 class Guard:
     """Refuses requests to another than the `hosts` (none: to any), and has a browser do no more than it should.
 
-    A page from elsewhere, whose name was pointed at this machine, then can't ask.
+    A page from elsewhere, whose name was pointed at this machine, then can't ask. Where the service fails, client and
+    log are told so, and neither anything of the other.
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
@@ -40,15 +44,26 @@ class Guard:
         self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 MutableHeaders(scope=message).update(SECURITY_HEADERS)
             await send(message)
 
         app = self.app
         if scope["type"] == "http" and self.hosts and _host(scope) not in self.hosts:
             app = JSONResponse({"detail": f"this service answers as {', '.join(self.hosts[:2])}"}, 400)
-        await app(scope, receive, with_headers)
+        try:
+            await app(scope, receive, with_headers)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its words may be a client's
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            console.print(f"failed: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}")
+            if not begun:
+                answer = JSONResponse({"detail": "the service failed: tell those who run it"}, 500)
+                await answer(scope, receive, with_headers)
 
 
 class ImpatientProtocol(H11Protocol):

@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from latentry import __version__
 from latentry.data.pictures import picture_uri
 from latentry.deploy.api import ANSWERS, FORM, PROBLEMS, SCHEMAS, Health, Neighbourhood, Prediction, Reconstruction
-from latentry.deploy.listening import SECURITY_HEADERS, Guard
+from latentry.deploy.listening import Guard
 from latentry.deploy.neighbours import Neighbours
 from latentry.deploy.predictor import Answer, Predictor
 from latentry.deploy.service import Service
@@ -51,7 +51,11 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(Guard, hosts=hosts)
-    add_refusals(app)
+
+    @app.exception_handler(RequestValidationError)
+    async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
 
     async def check_token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
@@ -117,19 +121,6 @@ def create_app(
 
     add_pages(app)
     return app
-
-
-def add_refusals(app: FastAPI) -> None:
-    """Says in one sentence what is wrong with a parameter, and nothing of the inside where the service fails."""
-
-    @app.exception_handler(RequestValidationError)
-    async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": "the service failed: tell those who run it"}, 500, SECURITY_HEADERS)
 
 
 def add_pages(app: FastAPI) -> None:

@@ -80,18 +80,18 @@ def similarity(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def near_duplicates(
-    images: np.ndarray, latents: np.ndarray, threshold: float, count: int = 4
+    images: np.ndarray, latents: np.ndarray, threshold: float, *, below: int = 0, count: int = 4
 ) -> list[tuple[int, int, float]]:
     """Pairs of images whose similarity is at least `threshold`, the most alike first, among each one's `count` nearest.
 
-    `images` is uint8 (N, C, S, S), `latents` (N, ...).
+    After them come the `below` most alike of the others. `images` is uint8 (N, C, S, S), `latents` (N, ...).
     """
     neighbours = nearest(latents, count)
     pairs = np.stack([np.repeat(np.arange(len(neighbours)), neighbours.shape[1]), neighbours.ravel()], axis=1)
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     alike = similarity(images, pairs)
-    order = np.argsort(-alike, kind="stable")
-    return [(*pairs[place].tolist(), float(alike[place])) for place in order if alike[place] >= threshold]
+    order = np.argsort(-alike, kind="stable")[: int((alike >= threshold).sum()) + below]
+    return [(*pairs[place].tolist(), float(alike[place])) for place in order]
 
 
 def _details(images: np.ndarray) -> Tensor:

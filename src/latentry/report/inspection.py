@@ -62,6 +62,7 @@ def write_inspection(content: dict[str, Any], pictures: Mapping[int, np.ndarray]
         "counts": [data_uri(png) for png in figures.class_counts(counts)],
         "alike": [pair(row) for row in content["duplicates"][:NUM_PAIRS]],
         "nearest": [pair(row) for row in content["duplicates"][NUM_PAIRS:][-NUM_PAIRS:]],
+        "below": [pair(row) for row in content["just_below"]],
         "worst": worst,
         "suspects": [
             row | {"tile": tile(row["image"]), "said": classes[row["label"]], "seeming": classes[row["seems"]]}

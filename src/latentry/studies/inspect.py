@@ -30,6 +30,7 @@ CLASSIFY = {"max_epochs": 4, "min_steps_per_epoch": 25, "batch_size": 128, "reco
 NUM_FOLDS = 3
 DUPLICATE_SIMILARITY = 0.6
 """Chosen by eye, on pairs of CIFAR-10's images."""
+NUM_BELOW = 12
 NUM_WORST = 12
 COPIED_AT_ONCE = 1_000
 
@@ -71,10 +72,11 @@ def inspect(data: Data, *, seed: int = 0) -> Inspection:
         console.print("training a small autoencoder", soft_wrap=True)
         latents, errors = _reconstructed(train, images, recipe, Path(folder))
         console.print("looking for near-duplicates", soft_wrap=True)
-        pairs = near_duplicates(images, latents, DUPLICATE_SIMILARITY)
+        found = near_duplicates(images, latents, DUPLICATE_SIMILARITY, below=NUM_BELOW)
+        pairs = [pair for pair in found if pair[2] >= DUPLICATE_SIMILARITY]
         suspects = _suspects(train, recipe, Path(folder))
         worst = _worst(train, errors)
-        shown = sorted({place for pair in pairs for place in pair[:2]} | {row["image"] for row in [*suspects, *worst]})
+        shown = sorted({place for pair in found for place in pair[:2]} | {row["image"] for row in [*suspects, *worst]})
         pictures = {place: np.array(images[place]) for place in shown}
     across = {second for first, second, _ in pairs if parts[first] != "test" and parts[second] == "test"}
     labels = np.concatenate([train.labels, np.full(count - len(train), UNLABELLED)])
@@ -86,10 +88,8 @@ def inspect(data: Data, *, seed: int = 0) -> Inspection:
         "test_pixels_read": asked is not None,
         "threshold": DUPLICATE_SIMILARITY,
         "test_images_with_duplicates_in_training": len(across),
-        "duplicates": [
-            {"first": first, "second": second, "similarity": alike, "parts": [parts[first], parts[second]]}
-            for first, second, alike in pairs
-        ],
+        "duplicates": [_row(pair, parts) for pair in pairs],
+        "just_below": [_row(pair, parts) for pair in found[len(pairs) :]],
         "worst_reconstructed": worst,
         "label_suspects": suspects,
         "class_names": list(train.class_names),
@@ -124,6 +124,11 @@ def save(content: dict[str, Any], folder: Path) -> None:
         ],
     )
     files.write_json(folder / "inspection.json", content)
+
+
+def _row(pair: tuple[int, int, float], parts: np.ndarray) -> dict[str, Any]:
+    first, second, alike = pair
+    return {"first": first, "second": second, "similarity": alike, "parts": [parts[first], parts[second]]}
 
 
 def _recipe(data: Data, image_size: int, seed: int) -> Recipe:
