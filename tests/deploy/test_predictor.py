@@ -5,12 +5,15 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import hub_mixin
 from scipy.special import softmax
 
+from latentry.deploy import predictor as deploying
 from latentry.deploy.predictor import Predictor, shares
 from latentry.errors import RecipeError, RunError
 from latentry.evaluation.evaluate import load_predictions
@@ -121,6 +124,28 @@ def test_a_model_folder_goes_round_through_the_hubs_interface(finished_run, tmp_
     again = Predictor.from_pretrained(str(tmp_path / "copy"), prior={"cross": 0.5})
     assert np.array_equal(again.answer(images).latents, predictor.answer(images).latents)
     assert not np.allclose(again.answer(images).probabilities, predictor.answer(images).probabilities)
+
+
+def test_a_model_is_pushed_to_the_hub_and_loaded_by_its_name(finished_run, tmp_path, monkeypatch):
+    class Hub:
+        def __init__(self, **_):
+            pass
+
+        def create_repo(self, repo_id, **_):
+            return types.SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, repo_id, folder_path, **_):
+            shutil.copytree(folder_path, tmp_path / repo_id)
+
+    monkeypatch.setattr(hub_mixin, "HfApi", Hub)
+    monkeypatch.setattr(hub_mixin, "hf_hub_download", lambda repo_id, filename, **_: str(tmp_path / repo_id / filename))
+    monkeypatch.setattr(deploying, "snapshot_download", lambda repo_id, **_: str(tmp_path / repo_id))
+    predictor = Predictor.from_pretrained(Run(finished_run).model_folder)
+    predictor.push_to_hub("someone/shapes")
+    assert "model.safetensors" in {path.name for path in (tmp_path / "someone" / "shapes").iterdir()}
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    again = Predictor.from_pretrained("someone/shapes")
+    assert np.array_equal(again.answer(images).probabilities, predictor.answer(images).probabilities)
 
 
 def test_the_card_says_what_results_say(finished_run):
