@@ -40,15 +40,19 @@ def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
     monkeypatch.setattr(
         data, "listed_for_test", lambda *source: dataclasses.replace(genuine(*source), labels=unread, class_names=())
     )
-    inspection = inspect.inspect(Data(source=str(planted)))
+    shutil.copytree(planted / "train" / "cross", tmp_path / "unlabelled")
+    inspection = inspect.inspect(Data(source=str(planted), unlabelled=str(tmp_path / "unlabelled")))
     content = json.loads(json.dumps(inspection.content))
-    assert content["counts"] == {"train": {"circle": 42, "cross": 41, "stripes": 39}, "test": {"all": 61}}
+    labelled = {"train": {"circle": 42, "cross": 41, "stripes": 39}}
+    assert content["counts"] == labelled | {"unlabelled": {"all": 41}, "test": {"all": 61}}
+    copies = [set(row["parts"]) == {"train", "unlabelled"} for row in content["duplicates"]]
+    assert sum(copies) >= 41
     assert content["test_pixels_read"] is True
     assert len(content["just_below"]) == inspect.NUM_BELOW
     assert all(row["similarity"] < content["threshold"] for row in content["just_below"])
     names = [
         {Path(content["names"][str(row[side])]).relative_to(planted).as_posix() for side in ("first", "second")}
-        for row in content["duplicates"][:2]
+        for row in [row for row in content["duplicates"] if "unlabelled" not in row["parts"]][:2]
     ]
     assert {"train/circle/planted-0.png", "test/circle/planted-0.png"} in names
     assert {"train/circle/planted-1.png", "train/cross/planted-1.png"} in names
@@ -64,7 +68,7 @@ def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
     with (tmp_path / "duplicates.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(content["duplicates"])
-    assert {rows[0]["first_part"], rows[0]["second_part"]} <= {"train", "test"}
+    assert {rows[0]["first_part"], rows[0]["second_part"]} <= {"train", "test", "unlabelled"}
     for name, table in (("labels", "label_suspects"), ("reconstructions", "worst_reconstructed")):
         with (tmp_path / f"{name}.csv").open(newline="") as stream:
             assert len(list(csv.DictReader(stream))) == len(content[table])

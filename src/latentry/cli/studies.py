@@ -83,16 +83,16 @@ def compare_two(
 
 def inspect_data(
     data: Annotated[str, typer.Argument(help="cifar10, a folder with one folder of images a class, or a CSV.")],
+    unlabelled: UnlabelledOption = None,
     image_size: ImageSizeOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the networks that look, and of the parts.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; default inspections/DATA.")] = None,
 ) -> None:
     """Look at images before training: counts, near-duplicates, odd ones, labels that are likely wrong."""
-    from latentry.recipe import parse_recipe
+    from latentry.recipe import load_recipe
     from latentry.studies import inspect
 
-    sizes = {} if image_size is None else {"image_size": image_size}
-    recipe = parse_recipe({"name": "inspect", "data": {"source": data} | sizes})
+    recipe = load_recipe("quick", data_changes(data, unlabelled, None, image_size))
     if out is not None:
         files.check_ours(out, "inspection.json")
     inspection = inspect.inspect(recipe.data, seed=seed)
