@@ -176,3 +176,37 @@ def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
     gap, reach = seventh - third, 1.96 * (sum(share * (1 - share) for share in (third, seventh)) / 10_000) ** 0.5
     low, high = (100 * bound for bound in (gap - reach, gap + reach))
     assert f"3 was behind by {100 * gap:.2f} points of test accuracy ({low:.2f} to {high:.2f}, from" in text
+
+
+def test_what_the_autoencoder_does_for_system_7_follows_from_the_committed_runs():
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    seventh, control = (
+        [json.loads((RESULTS / "pairs" / f"{name}-{seed}" / "results.json").read_text()) for seed in range(3)]
+        for name in ("seed1-frozen11", "seed1-control")
+    )
+    lent, own, alone = (
+        count / 1e15
+        for count in (
+            *(seventh[0]["flops"][stage] for stage in ("pretrain", "classify")),
+            control[0]["flops"]["classify"],
+        )
+    )
+    assert f"20 epochs cost {lent:.2f} PFLOP beside the {own:.2f} of the classifier" in text
+    assert f"the control cost {alone:.2f} PFLOP in all" in text
+    assert f"7 was given {(lent + own) / alone:.1f} times as many operations" in text
+    assert len({run["split_sha256"] for run in seventh + control}) == 1
+    for runs in (seventh, control):
+        assert f"mean ± deviation of the three | **{spread([run['test']['accuracy'] for run in runs], 100)}** |" in text
+    differences = [
+        one["test"]["accuracy"] - other["test"]["accuracy"] for one, other in zip(seventh, control, strict=True)
+    ]
+    stored = json.loads((RESULTS / "compare-seed1-frozen11-seed1-control.json").read_text())
+    assert stored["differences"] == pytest.approx(differences)
+    assert stored["interval"] == pytest.approx(interval(differences))
+    rows = [
+        f"| {row['name']} | {100 * row['difference']:+.1f} ({100 * row['interval'][0]:+.1f} to "
+        f"{100 * row['interval'][1]:+.1f}) | {row['verdict']} |"
+        for row in stored["per_class"]
+    ]
+    assert all(row in text for row in rows)
+    assert f"McNemar's p of each pair is at most {max(stored['mcnemar_p']):.0e}" in text
