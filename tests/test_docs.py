@@ -210,3 +210,19 @@ def test_what_the_autoencoder_does_for_system_7_follows_from_the_committed_runs(
     ]
     assert all(row in text for row in rows)
     assert f"McNemar's p of each pair is at most {max(stored['mcnemar_p']):.0e}" in text
+
+
+def test_serving_is_as_fast_as_was_measured():
+    text = " ".join((ROOT / "docs" / "serving.md").read_text().split())
+    lines = (RESULTS / "serving.txt").read_text().splitlines()
+    measured = {name: values for name, *values in (re.split(r"\s{2,}", line) for line in lines)}
+    for name, shown in (("latentry serve", "`latentry serve`"), ("plain PyTorch", "a plain route")):
+        rate, *times = measured[name]
+        busy, calm, alone = ", ".join(times[:2]), ", ".join(times[2:4]), times[4]
+        assert f"| {shown} | {rate} | {busy} ms | {calm} ms | {alone} ms |" in text
+    for name, shown in (
+        ("PyTorch, bf16", "PyTorch in bf16"),
+        ("ONNX Runtime, fp32", "fp32"),
+        ("ONNX Runtime, int8", "int8"),
+    ):
+        assert f"{shown} {', '.join(f'{float(value):.1f}' for value in measured[name])} ms" in text
