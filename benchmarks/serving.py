@@ -4,8 +4,9 @@
 
 In one run, on one machine that client and server share, one image a request and one view, no reconstruction: requests
 as fast as 32 clients send them, 50 requests a second, and one client alone. The plain service is a FastAPI route that
-opens the image with Pillow and asks the same network for it, in PyTorch's eager mode. Before that, the seconds a batch
-takes each engine: PyTorch in the precision that the service uses, and ONNX Runtime in fp32 and int8.
+opens the image with Pillow and asks the same network for it, in PyTorch's eager mode; it reads the form with
+python-multipart, of the "dev" extra. Before that, the seconds a batch takes each engine: PyTorch in the precision that
+the service uses, and ONNX Runtime in fp32 and int8.
 """
 
 import argparse

@@ -33,6 +33,7 @@ def latentry(*arguments: str, cwd=None, **options) -> subprocess.CompletedProces
         (["train", "--data", "DATA", "--set", "classify.freeze=block9"], "'block9' is no layer of the encoder"),
         (["train", "--data", "DATA", "--minutes", "0.001"], "--minutes 0.001 is too short: one epoch of each stage"),
         (["train", "--data", "DATA", "--minutes", "inf"], "--minutes inf is not a length of time"),
+        (["train", "--data", "DATA", "--minutes", "-1"], "--minutes -1 is not a length of time"),
         (["train", "--seed", "x"], "Invalid value for '--seed'"),
         (["train", "--standing", "most"], "'most' is not one of"),
         (["trian"], "No such command 'trian'"),

@@ -44,7 +44,12 @@ def fitted(digits) -> LatentClassifier:
 
 @pytest.mark.slow
 def test_scikit_learns_checks():
-    fewest = {"classify.max_epochs": 1, "classify.min_steps_per_epoch": 16, "classify.batch_size": 32}
+    fewest = {
+        "pretrain.max_epochs": 0,
+        "classify.max_epochs": 1,
+        "classify.min_steps_per_epoch": 16,
+        "classify.batch_size": 32,
+    }
     estimator = LatentClassifier(settings=QUICK | fewest, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -89,6 +94,7 @@ def test_classes_may_be_anything_and_unlabelled_images_help_themselves(digits):
     assert (estimator.predict(images) == names).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_weights_of_classes_shift_predictions(digits):
     images, labels = digits
     shares = []

@@ -152,7 +152,7 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
         return recipe
 
     def _learn_range(self, X: np.ndarray) -> None:
-        """What takes values to [0, 1]: nothing for uint8 and for floats that are there, else their own range."""
+        """What takes values to [0, 1]: a table's features by their ranges; images by 255, or by theirs if outside."""
         self._least, self._greatest = np.float64(0), np.float64(1)
         if X.ndim == 2 and self.image_shape is None:
             self._least, self._greatest = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)

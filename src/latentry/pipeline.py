@@ -1,5 +1,6 @@
 """The whole way of the data, in order: split, pretrain, classify, validate; then the same for a control."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +55,8 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
     """
     Run.check_free(folder)
     recipe = resolved(recipe)
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise RecipeError(f"--minutes {minutes:g} is not a length of time: give a number such as 10")
     if minutes is not None and recipe.control and recipe.pretrain.encoder_from:
         raise RecipeError(
             f"--minutes {minutes:g} can't hold a control of {recipe.name}, which is also given the operations that "

@@ -122,8 +122,8 @@ class Stage(Section):
     min_steps_per_epoch: Annotated[int, Field(ge=0)] = 0
     """An epoch of few images goes round them as often as makes this many steps."""
     optimizer: Literal["sgd", "muon", "adam", "adamw", "rmsprop", "keras-adam", "keras-rmsprop"] = "adam"
-    """The two of Keras 3 differ from torch's in where epsilon stands. "rmsprop" has Keras' constants (0.9, 1e-7) and,
-    as TensorFlow 2.4, epsilon outside the root. Those two and Muon know no weight decay."""
+    """The two of Keras 3 differ from torch's in where epsilon stands; they and "muon" know no weight decay. "rmsprop"
+    has Keras' constants (0.9, 1e-7) and, as TensorFlow 2.4, epsilon outside the root."""
     learning_rate: PositiveFloat = 1e-3
     """The peak, where a schedule moves it."""
     rest_learning_rate: PositiveFloat = 1e-3
@@ -145,7 +145,7 @@ class Stage(Section):
     plateau_patience: PositiveInt = 10
     """Epochs without a better validation loss before it does."""
     plateau_cooldown: Annotated[int, Field(ge=0)] = 1
-    """Epochs after a cut, that with the cut among them, that it doesn't count; as in Keras, 0 and 1 are alike."""
+    """Epochs that it doesn't count, from the cut's own on; so 0 and 1 are alike, as in Keras."""
     minimum_learning_rate: NonNegative = 1e-4
     """Plateau never goes below it."""
     early_stopping_patience: Annotated[int, Field(ge=0)] = 0

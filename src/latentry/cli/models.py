@@ -105,7 +105,9 @@ def serve_run(
     from latentry.progress import console
 
     listening.check_token(token)
-    predictor = Predictor.load(run, prior=parse_prior(prior or ""), device=device, views=int(views or 0) or None)
+    predictor = Predictor.load(
+        run, prior=parse_prior(prior or ""), device=device, views=None if views is None else int(views)
+    )
     bound = listening.listen(host, port)
     found = neighbours_at_hand(run, predictor) if neighbours else None
     hosts = listening.local_names(bound)

@@ -73,7 +73,7 @@ def train_recipe(
         bool, typer.Option("--control", help="Also train it without its autoencoder, at equal cost, into the report.")
     ] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0.0, help="Fit the numbers of epochs to this time, a control's too.")
+        float | None, typer.Option(help="Fit the numbers of epochs to this time, a control's too.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default the next free runs/RECIPE-SEED.")] = None,
     continued: Annotated[Path | None, typer.Option("--resume", help="Continue this run to its end.")] = None,

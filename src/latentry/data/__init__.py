@@ -101,12 +101,13 @@ def _decoded(
     skipped = tuple((str(files[position]), reason) for position, reason in content.broken.items())
     if skipped:
         first = f"{skipped[0][0]}: {skipped[0][1]}"
-        broken = np.isin(np.arange(len(files)), list(content.broken))
-        sides = [np.ones(len(files), dtype=bool)] if apart is None else [apart, ~apart]
-        for side in sides:
-            found = f"{broken[side].sum():,} of {side.sum():,} images of {source} can't be read"
+        broken, whole = np.isin(np.arange(len(files)), list(content.broken)), np.ones(len(files), dtype=bool)
+
+        def found(side: np.ndarray) -> str:
+            return f"{broken[side].sum():,} of {side.sum():,} images of {source} can't be read"
+
+        for side in [whole] if apart is None else [apart, ~apart]:
             if broken[side].sum() > LARGEST_BROKEN_SHARE * side.sum():
-                raise DataError(f"{found}, the limit is {LARGEST_BROKEN_SHARE:.0%}; {first}; mend or remove them")
-        found = f"{len(skipped):,} of {len(files):,} images of {source} can't be read"
-        console.print(f"{found} and are left out; {first}", style="yellow", soft_wrap=True)
+                raise DataError(f"{found(side)}, the limit is {LARGEST_BROKEN_SHARE:.0%}; {first}; mend or remove them")
+        console.print(f"{found(whole)} and are left out; {first}", style="yellow", soft_wrap=True)
     return content, skipped

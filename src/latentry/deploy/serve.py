@@ -68,6 +68,32 @@ def create_app(
         "openapi_extra": FORM,
     }
 
+    add_questions(app, service, neighbours, predicts, asking)
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Say what this service offers, and how busy it is."""
+        return Health(
+            version=__version__,
+            class_names=list(config.class_names),
+            image_size=config.image_size,
+            predicts=predicts,
+            reconstructs=config.usual_error is not None,
+            has_neighbours=neighbours is not None,
+            body_bytes=service.limits.body_bytes,
+            waiting=service.waiting.total(),
+        )
+
+    add_pages(app)
+    return app
+
+
+def add_questions(
+    app: FastAPI, service: Service, neighbours: Neighbours | None, predicts: bool, asking: dict[str, Any]
+) -> None:
+    """The three routes that take images; `asking` is what they share for FastAPI."""
+    config = service.predictor.config
+
     @app.post("/predict", response_model=dict[str, list[Prediction]], **asking)
     async def predict(
         request: Request, top: Annotated[int, Query(ge=1, description="How many classes to name.")] = 5
@@ -104,23 +130,6 @@ def create_app(
         # Pictures are encoded in a thread, so that nobody else waits for it.
         response: Response = await service.in_thread(lambda: JSONResponse({"answers": rows(*arguments)}))
         return response
-
-    @app.get("/health")
-    async def health() -> Health:
-        """Say what this service offers, and how busy it is."""
-        return Health(
-            version=__version__,
-            class_names=list(config.class_names),
-            image_size=config.image_size,
-            predicts=predicts,
-            reconstructs=config.usual_error is not None,
-            has_neighbours=neighbours is not None,
-            body_bytes=service.limits.body_bytes,
-            waiting=service.waiting.total(),
-        )
-
-    add_pages(app)
-    return app
 
 
 def add_pages(app: FastAPI) -> None:

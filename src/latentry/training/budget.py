@@ -65,8 +65,6 @@ def fit_epochs(
         chosen = epochs(number)
         return chosen["pretrain"] * pretrain_seconds + chosen["classify"] * classify_seconds + other_seconds
 
-    if not math.isfinite(minutes):
-        raise RecipeError(f"--minutes {minutes} is not a length of time: give a number such as 10")
     if seconds(1) > 60 * minutes:
         least = math.ceil(seconds(1) / 6) / 10
         raise RecipeError(f"--minutes {minutes:g} is too short: one epoch of each stage takes {least:g} minutes")

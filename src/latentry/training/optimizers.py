@@ -1,11 +1,13 @@
 """Optimizers and learning-rate schedules by their recipe names."""
 
+import abc
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from latentry.recipe import Stage
@@ -31,8 +33,8 @@ class KerasAdam(torch.optim.Adam):
         return super().step(closure)
 
 
-class WeightByWeight(torch.optim.Optimizer):
-    """An optimizer that moves every weight that has a gradient on its own, by `move`."""
+class WeightByWeight(torch.optim.Optimizer, abc.ABC):
+    """An optimizer that moves every weight that has a gradient on its own."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -46,8 +48,9 @@ class WeightByWeight(torch.optim.Optimizer):
                     self.move(weight, weight.grad, self.state[weight], group)
         return loss
 
+    @abc.abstractmethod
     def move(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Takes one step with `weight`, in place; `state` is its own, and empty at first."""
 
 
 class KerasRMSprop(WeightByWeight):
@@ -88,15 +91,18 @@ class Muon(WeightByWeight):
             weight.sub_(orthogonalised(ahead.flatten(1)).view(weight.shape).to(weight.dtype), alpha=group["lr"])
             return
         if not state:
-            state["step"] = 0
+            state["step"] = torch.tensor(0.0)
             state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - ADAM_BETAS[0])
-        state["square"].lerp_(gradient.square(), 1 - ADAM_BETAS[1])
-        mean, square = (
-            state[name] / (1 - beta ** state["step"]) for name, beta in zip(("mean", "square"), ADAM_BETAS, strict=True)
+        adam(
+            *([weight], [gradient], [state["mean"]], [state["square"]], [], [state["step"]]),
+            amsgrad=False,
+            beta1=ADAM_BETAS[0],
+            beta2=ADAM_BETAS[1],
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=ADAM_EPSILON,
+            maximize=False,
         )
-        weight.addcdiv_(mean, square.sqrt_().add_(ADAM_EPSILON), value=-group["lr"])
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
