@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from latentry import cli, estimator, recipe
+from latentry.data import cifar10
 from latentry.studies import inspect
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,9 @@ def shortened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     genuine = recipe.load_recipe
 
     def short(name: str, overrides: dict[str, Any] | None = None, limit: dict[str, int] | None = None) -> recipe.Recipe:
-        return genuine(name, (overrides or {}) | SHORT, limit)
+        overrides = overrides or {}
+        few = {} if "data.source" in overrides else dict.fromkeys(cifar10.CLASS_NAMES, 60)
+        return genuine(name, overrides | SHORT, few | (limit or {}) or None)
 
     for module in (recipe, inspect, estimator):
         monkeypatch.setattr(module, "load_recipe", short)
@@ -97,6 +100,25 @@ def test_the_tutorial_goes_the_whole_way(shortened, monkeypatch, capfd):
     assert output["predict"][1].startswith("clothes/images/test/bag/0000.png  ")
     with np.load(shortened / "clothes-latents.npz", allow_pickle=False) as latents:
         assert len(latents["latents"]) == len(latents["files"]) == results["unlabelled_images"]
+
+
+@pytest.mark.slow
+def test_what_the_readme_shows_of_runs_does_what_it_says(shortened, monkeypatch, capfd):
+    for stage in ("pretrain", "classify"):
+        monkeypatch.setitem(SHORT, f"{stage}.min_steps_per_epoch", 5)
+    monkeypatch.setitem(SHORT, "evaluate.views", 1)
+    output = {}
+    for words in commands("README.md"):
+        if words[0] in ("train", "evaluate", "export", "predict") and "--minutes" not in words:
+            words = ["clothes/images" if word == "DIR" else word for word in words]
+            output[shlex.join(words)] = run(words, monkeypatch, capfd)
+    assert len(output) == 7
+    results = {path.parent.name: json.loads(path.read_text()) for path in Path("runs").glob("*/results.json")}
+    assert results["quick-1"]["test"]
+    assert not results["quick-0"].get("test")
+    assert Path("runs/quick-0/model/model.onnx").exists()
+    assert Path("runs/quick-0-2/control/results.json").exists()
+    assert output["predict runs/quick-0 clothes/images --csv"].count("\n") > 100
 
 
 @pytest.mark.slow
