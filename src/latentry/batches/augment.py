@@ -66,24 +66,25 @@ def affine(images: Tensor, parameters: AffineParameters) -> Tensor:
     which is not copied).
     """
     height, width = images.shape[-2:]
-    theta, shear = torch.deg2rad(parameters.theta), torch.deg2rad(parameters.shear)
+    theta, sheared = torch.deg2rad(parameters.theta), torch.deg2rad(parameters.theta + parameters.shear)
     cos, sin = torch.cos(theta), torch.sin(theta)
     # R T S Z multiplied out; S is [[1, -sin, 0], [0, cos, 0], [0, 0, 1]].
-    xx, xy = cos * parameters.zx, (-cos * torch.sin(shear) - sin * torch.cos(shear)) * parameters.zy
-    yx, yy = sin * parameters.zx, (-sin * torch.sin(shear) + cos * torch.cos(shear)) * parameters.zy
+    xx, xy = cos * parameters.zx, -torch.sin(sheared) * parameters.zy
+    yx, yy = sin * parameters.zx, torch.cos(sheared) * parameters.zy
     x0 = cos * parameters.tx - sin * parameters.ty
     y0 = sin * parameters.tx + cos * parameters.ty
-    # grid_sample's coordinates run from -1 to 1 between the centres of the outermost pixels.
     half_x, half_y = (width - 1) / 2, (height - 1) / 2
-    rows = [
-        torch.stack([xx, xy * half_y / half_x, x0 / half_x], dim=1),
-        torch.stack([yx * half_x / half_y, yy, y0 / half_y], dim=1),
-    ]
-    matrices = torch.stack(rows, dim=1).to(images.device)  # (N, 2, 3)
-    mirror = torch.where(parameters.flip, -1.0, 1.0).to(images.device)
-    matrices[:, :, 0] *= mirror[:, None]
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=True)
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    x = (torch.arange(width) - half_x) * torch.where(parameters.flip, -1.0, 1.0)[:, None]  # (N, W)
+    y = torch.arange(height) - half_y  # (H,)
+    # The grid is a sum of what a column and what a row give, in grid_sample's units: -1 to 1 between the centres of the
+    # outermost pixels. Torch's affine_grid multiplies matrices instead, which takes as long as the sampling.
+    of_columns = torch.stack([xx / half_x, yx / half_y], dim=1)[:, :, None] * x[:, None]  # (N, 2, W)
+    of_rows = torch.stack([xy / half_x, yy / half_y], dim=1)[:, :, None] * y  # (N, 2, H)
+    of_rows += torch.stack([x0 / half_x, y0 / half_y], dim=1)[:, :, None]
+    grid = of_rows[..., None].to(images.device) + of_columns[:, :, None].to(images.device)  # (N, 2, H, W)
+    return functional.grid_sample(
+        images, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=True
+    )
 
 
 def translate(images: Tensor, offsets: Tensor, flip: Tensor, padding: int) -> Tensor:

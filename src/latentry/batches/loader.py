@@ -116,6 +116,6 @@ class Loader:
         images, target = transform(pixels, self.augment, self.indices[positions], epoch, generator)
         if self.original_target:
             target = pixels
-        labels = self.labels[positions][mine].to(self.device)
-        images = images[mine].contiguous(memory_format=torch.channels_last)
-        return Batch(images, target[mine].contiguous(memory_format=torch.channels_last), labels)
+        given = images[mine].contiguous(memory_format=torch.channels_last)
+        held_against = given if target is images else target[mine].contiguous(memory_format=torch.channels_last)
+        return Batch(given, held_against, self.labels[positions][mine].to(self.device))
