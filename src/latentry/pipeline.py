@@ -232,8 +232,8 @@ def borrowed_calibration(recipe: Recipe, images: ImageSet) -> Calibration:
 
 def _calibrated_alike(recipe: Recipe) -> tuple[Any, ...]:
     """What two runs share if the temperature of one does for the other."""
-    loss = recipe.classify.label_smoothing, recipe.classify.class_weight, recipe.classify.reconstruction_weight
-    return recipe.name, recipe.model, recipe.batches, loss
+    fields = "label_smoothing", "class_weight", "class_weight_after", "logit_adjustment", "reconstruction_weight"
+    return recipe.name, recipe.model, recipe.batches, recipe.classify.model_dump(include=set(fields))
 
 
 def finish(job: Job, run: Run, calibration: Calibration) -> None:
@@ -245,7 +245,7 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
     recipe, images, split = job.recipe, job.images, job.split
     started = time.perf_counter()
     arrays = train_examples(images, split)
-    class_shares = shares_in_training(images.counts(split.train), None, balanced=False)
+    class_shares = shares_in_training(images.counts(split.train), balanced=False)
     measured = None
     if len(split.validation):
         measured = measure(

@@ -180,6 +180,11 @@ class Classify(Stage):
     """Share of each label that is spread over all classes."""
     class_weight: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of each class in the loss: "balanced" makes all count alike; or class name to weight, 1 where unnamed."""
+    class_weight_after: Share = 0.0
+    """Share of the steps that go by before the weights of classes count (deferred re-weighting: Cao et al. 2019)."""
+    logit_adjustment: NonNegative = 0.0
+    """In training each logit is raised by this times the log of its class's share of the images (Menon et al. 2021); 1
+    is the balanced softmax (Ren et al. 2020)."""
 
     @field_validator("class_weight", mode="before")
     @classmethod
@@ -238,6 +243,8 @@ class Recipe(Section):
                 raise ValueError(f"{name}.optimizer = {stage.optimizer} has no weight decay: set it to 0 or use adamw")
         if not (self.classify.max_epochs or self.pretrain.max_epochs):
             raise ValueError("pretrain.max_epochs and classify.max_epochs are both 0: set one of them to 1 or more")
+        if self.classify.class_weight_after and self.classify.class_weight == "none":
+            raise ValueError("classify.class_weight_after delays weights, and classify.class_weight is none: set it")
         if self.control and not (self.classify.max_epochs and (self.pretrain.max_epochs or self.pretrain.encoder_from)):
             raise ValueError(
                 "control = true compares with the same network without pretraining, and this recipe doesn't do both: "
@@ -278,6 +285,12 @@ class Recipe(Section):
                 "give one, or leave it out"
             )
         return self
+
+    @property
+    def rebalances(self) -> bool:
+        """Whether the classifier is drawn to rare classes."""
+        weighted = self.classify.class_weight != "none" or self.classify.logit_adjustment > 0
+        return weighted or self.batches.classify.balanced
 
     def to_toml(self) -> str:
         """The whole recipe, defaults included, as TOML."""

@@ -43,8 +43,9 @@ def test_balanced_weights_make_classes_count_alike():
     assert weights is not None
     assert torch.allclose(weights * torch.tensor([10.0, 40.0, 50.0]), torch.tensor(100 / 3))
     assert shares_in_training(counts, weights, balanced=False) == pytest.approx([1 / 3] * 3)
-    assert shares_in_training(counts, None, balanced=True) == pytest.approx([1 / 3] * 3)
-    assert shares_in_training(counts, None, balanced=False) == pytest.approx([0.1, 0.4, 0.5])
+    assert shares_in_training(counts, balanced=True) == pytest.approx([1 / 3] * 3)
+    assert shares_in_training(counts, balanced=False) == pytest.approx([0.1, 0.4, 0.5])
+    assert shares_in_training(counts, None, 1.0, balanced=False) == pytest.approx([1 / 3] * 3)
     assert class_weights("none", counts) is None
     assert class_weights({"cat": 2.0}, counts).tolist() == [1, 2, 1]
     with pytest.raises(RecipeError, match=r"names 'dog'; the classes are bird, cat, deer"):

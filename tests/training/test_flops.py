@@ -12,7 +12,6 @@ from latentry.models.network import build_network
 from latentry.recipe import Augment, Classify, Model, Pretrain
 from latentry.training.classify import Classification
 from latentry.training.flops import inference_flops_per_image, training_flops_per_image
-from latentry.training.losses import classification_loss
 from latentry.training.pretrain import Pretraining
 
 
@@ -82,12 +81,3 @@ def test_counting_leaves_the_network_as_it_was():
     training_flops_per_image(Pretraining(network, Pretrain(noise=0.1), seed=0, num_steps=1), 16)
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
-
-
-def test_weights_may_leave_out_outputs_that_are_no_class():
-    logits, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 2, 1, 0])
-    weights = torch.tensor([1.0, 2.0, 3.0])
-    expected = nn.functional.cross_entropy(logits, labels, torch.tensor([1.0, 2.0, 3.0, 1.0, 1.0]))
-    assert torch.equal(classification_loss(logits, labels, 0.0, weights), expected)
-    module = Classification(build("seed2", "seed2", 32), Classify(), seed=0, num_steps=1, class_weights=weights)
-    assert training_flops_per_image(module, 32) > 0

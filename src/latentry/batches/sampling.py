@@ -61,9 +61,15 @@ def class_weights(wanted: Literal["none", "balanced"] | dict[str, float], counts
     return torch.tensor([wanted.get(name, 1.0) for name in counts], dtype=torch.float32)
 
 
-def shares_in_training(counts: dict[str, int], weights: Tensor | None, *, balanced: bool) -> tuple[float, ...]:
-    """What share of the classifier's attention each class had: of its images, or alike when oversampled, weighted."""
+def shares_in_training(
+    counts: dict[str, int], weights: Tensor | None = None, logit_adjustment: float = 0.0, *, balanced: bool
+) -> tuple[float, ...]:
+    """What share of the classifier's attention each class had: of its images, or alike when oversampled, weighted.
+
+    Logits that were adjusted in training answer as if the shares had been taken to the power of what was left.
+    """
     shares = torch.ones(len(counts)) if balanced else torch.tensor(list(counts.values()), dtype=torch.float32)
+    shares = shares ** (1 - logit_adjustment)
     if weights is not None:
         shares = shares * weights
     return tuple((shares / shares.sum()).tolist())

@@ -61,7 +61,7 @@ def _write_report(run: Run) -> Path:
         "labels": run.recipe().data.labels,
         "minutes": sum(results["seconds"].values()) / 60,
         "network": results["network"],
-        "rebalanced": run.recipe().batches.classify.balanced or run.recipe().classify.class_weight != "none",
+        "rebalanced": run.recipe().rebalances,
         "control": against_control(run),
     }
     if part:

@@ -1,5 +1,8 @@
 """Stage 2: the classifier learns on the latent, with the encoder frozen, fine-tuned or trained jointly."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from latentry.batches.loader import Batch
@@ -27,9 +30,11 @@ class Classification(StageModule):
         seed: int,
         num_steps: int,
         class_weights: Tensor | None = None,
+        class_shares: Sequence[float] = (),
     ) -> None:
         super().__init__(network, settings, seed=seed, num_steps=num_steps)
         self.class_weights = class_weights
+        self.adjustment = settings.logit_adjustment * torch.tensor(class_shares).log() if class_shares else None
         self.frozen: list[nn.Module] = []
         if settings.freeze == "encoder":
             self.frozen = list(network.encoder.children())
@@ -50,12 +55,15 @@ class Classification(StageModule):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
+    def _means(self) -> tuple[float, Tensor | None, Tensor | None]:
+        """Smoothing, weights and adjustment, means of training: validation asks for the plain cross-entropy."""
+        weighted = self.global_step >= self.settings.class_weight_after * self.num_steps
+        return self.settings.label_smoothing, self.class_weights if weighted else None, self.adjustment
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         latent = self.network.encode(batch.images)
         logits = self.network.classifier(latent)
-        # Smoothing and weights are means of training; validation asks for the plain cross-entropy.
-        means = (self.settings.label_smoothing, self.class_weights) if self.training else (0.0, None)
-        loss = classification_loss(logits, batch.labels, *means)
+        loss = classification_loss(logits, batch.labels, *self._means() if self.training else ())
         accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
         if not self.settings.reconstruction_weight:
             return {"loss": loss, "accuracy": accuracy}

@@ -107,14 +107,17 @@ class Job:
             seed=self.recipe.seed,
             num_steps=num_steps,
             class_weights=class_weights(self.recipe.classify.class_weight, self.counts),
+            class_shares=shares_in_training(self.counts, balanced=self.recipe.batches.classify.balanced),
         )
 
     def trained_shares(self) -> tuple[float, ...]:
         """What share of the classifier's attention each class has; empty where none is trained."""
         if not self.recipe.classify.max_epochs:
             return ()
-        weights = class_weights(self.recipe.classify.class_weight, self.counts)
-        return shares_in_training(self.counts, weights, balanced=self.recipe.batches.classify.balanced)
+        settings = self.recipe.classify
+        weights = class_weights(settings.class_weight, self.counts)
+        balanced = self.recipe.batches.classify.balanced
+        return shares_in_training(self.counts, weights, settings.logit_adjustment, balanced=balanced)
 
     def within(self, minutes: float) -> Recipe:
         """The recipe with the numbers of epochs that fit into `minutes` here; says what it chose."""

@@ -19,14 +19,24 @@ def psnr(reconstruction: Tensor, target: Tensor) -> Tensor:
 
 
 def classification_loss(
-    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    adjustment: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy in nats of logits (N, K) and labels (N,).
 
-    Smoothing spreads that share of a label over all outputs; `class_weights` weights the mean by the labels, and may
-    leave out the last of the K, which are then no class.
+    Smoothing spreads that share of a label over all outputs; `class_weights` weights the mean by the labels;
+    `adjustment` is added to the logits. Either may leave out the last of the K, which are then no class.
     """
+    logits = logits.float()
     if class_weights is not None:
-        spare = logits.shape[1] - len(class_weights)
-        class_weights = functional.pad(class_weights.to(logits.device), (0, spare), value=1.0)
-    return functional.cross_entropy(logits.float(), labels, class_weights, label_smoothing=label_smoothing)
+        class_weights = _for_every_output(class_weights, logits, spare=1.0)
+    if adjustment is not None:
+        logits = logits + _for_every_output(adjustment, logits, spare=0.0)
+    return functional.cross_entropy(logits, labels, class_weights, label_smoothing=label_smoothing)
+
+
+def _for_every_output(values: Tensor, logits: Tensor, *, spare: float) -> Tensor:
+    return functional.pad(values.to(logits.device), (0, logits.shape[1] - len(values)), value=spare)
