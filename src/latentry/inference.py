@@ -29,10 +29,9 @@ def answers(
 ) -> Iterator[Output]:
     """Yields what the network says of uint8 images (N, C, H, W), in batches, as float32 on the processor.
 
-    Logits are the mean over the views (see `views_of`); latent and reconstruction are of the image as it
-    is, the reconstruction clipped to [0, 1], and of no image where `decode` is false. The classifier runs in fp32: in
-    bf16 the two best logits of an image may be equal, and the first class would have it. A progress bar is shown where
-    it is given a `description`.
+    Logits are the mean over the views (see `views_of`); latent and reconstruction are of the image as it is, the
+    reconstruction clipped to [0, 1], and of no image where `decode` is false. A progress bar is shown where it is given
+    a `description`.
     """
     network.eval()
     size = max(1, BATCH_PIXELS // (images.shape[2] * images.shape[3]))
@@ -41,15 +40,14 @@ def answers(
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(device).float().div_(255)
         batch = batch.contiguous(memory_format=torch.channels_last)
         seen, weights = views_of(batch, views)
-        with torch.inference_mode():
-            with autocast(device, precision):
-                latents = [network.encode(view).float() for view in seen]
-                reconstruction = network.decode(latents[0], batch.shape[-2:]) if decode else batch[:0]
+        with torch.inference_mode(), autocast(device, precision):
+            latents = [network.encode(view) for view in seen]
+            reconstruction = network.decode(latents[0], batch.shape[-2:]) if decode else batch[:0]
             logits = sum(
                 (weight * network.classifier(latent) for weight, latent in zip(weights, latents, strict=True)),
                 start=torch.zeros((), device=device),
             )
-        yield Output(latents[0].cpu(), reconstruction.clamp(0, 1).cpu(), logits.cpu())
+        yield Output(latents[0].float().cpu(), reconstruction.clamp(0, 1).cpu(), logits.cpu())
 
 
 def views_of(images: Tensor, views: int) -> tuple[list[Tensor], list[float]]:

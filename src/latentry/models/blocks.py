@@ -1,6 +1,17 @@
 """Pieces that the networks are built of."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+
+class LastLinear(nn.Linear):
+    """The layer of the logits, in fp32 whatever the precision: in bf16 an image's two best logits may be equal."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not torch.is_autocast_enabled(features.device.type):  # an exporter takes no context
+            return super().forward(features)
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
 
 
 def convolution(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv2d:

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from latentry.errors import RecipeError
-from latentry.models.blocks import convolution, initialise_dirac, initialise_glorot, keras_norm, light_norm, record_norm
+from latentry.models.blocks import (
+    LastLinear,
+    convolution,
+    initialise_dirac,
+    initialise_glorot,
+    keras_norm,
+    light_norm,
+    record_norm,
+)
 
 LIGHT_CLASSIFIER_CHANNELS = 256
 LIGHT_LOGIT_SCALE = 1 / 9
@@ -29,7 +37,7 @@ class LightClassifier(nn.Module):
             light_norm(LIGHT_CLASSIFIER_CHANNELS),
             nn.SiLU(),
         )
-        self.linear = nn.Linear(LIGHT_CLASSIFIER_CHANNELS, num_classes, bias=False)
+        self.linear = LastLinear(LIGHT_CLASSIFIER_CHANNELS, num_classes, bias=False)
 
     def forward(self, latent: Tensor) -> Tensor:
         features = self.convolution(latent).amax(dim=(2, 3))  # (N, 256)
@@ -52,7 +60,7 @@ class RecordClassifier(nn.Module):
         groups = [_record_group(*pair) for pair in itertools.pairwise(widths)]
         self.groups = nn.Sequential(nn.GELU(), *groups)
         initialise_dirac(self.groups)
-        self.linear = nn.Linear(widths[-1], num_classes, bias=False)
+        self.linear = LastLinear(widths[-1], num_classes, bias=False)
         with torch.no_grad():
             self.linear.weight.div_(self.linear.weight.std())
 
@@ -119,7 +127,7 @@ class Seed2Classifier(nn.Sequential):
             nn.Flatten(),
             nn.Linear(64 * ((height - 4) // 2) * ((width - 4) // 2), 128),
             nn.Linear(128, 64),
-            nn.Linear(64, SEED2_OUTPUTS),
+            LastLinear(64, SEED2_OUTPUTS),
         )
 
     def forward(self, latent: Tensor) -> Tensor:
@@ -129,6 +137,6 @@ class Seed2Classifier(nn.Sequential):
 
 def _with_dense_layers(layers: list[nn.Module], features: int, num_classes: int) -> nn.Sequential:
     dense = [nn.Linear(features, 512), nn.ReLU(), nn.Dropout(0.4), nn.Linear(512, 64), nn.ReLU()]
-    classifier = nn.Sequential(*layers, nn.Flatten(), *dense, nn.Linear(64, num_classes))
+    classifier = nn.Sequential(*layers, nn.Flatten(), *dense, LastLinear(64, num_classes))
     initialise_glorot(classifier)
     return classifier
