@@ -1,26 +1,34 @@
-"""What a training step costs, and where it goes: every ratio comes from this one run.
+"""What a training step costs and where it goes, and what an answer costs: every ratio comes from this one run.
 
-    python benchmarks/step.py
+    python benchmarks/step.py [RECIPE]
 
-Prints, for both stages of `quick` on random images: images a second of a bare loop, the share of the machine's measured
-matrix-product rate that it reaches, the share that loading and augmentation take, and what the Trainer adds to a step.
+Prints, for each stage of a recipe (`quick`) on random images: images a second of a bare loop, the share of the
+machine's measured matrix-product rate that it reaches, the share that loading and augmentation take, and what the
+Trainer adds to a step. Then images a second that the network answers, how long a start takes, and the peak memory.
 """
 
+import argparse
+import functools
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
+from latentry.inference import answers
 from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.runtime import autocast, hardware
 from latentry.training.flops import training_flops_per_image
-from latentry.training.job import Job
+from latentry.training.job import STAGES, Job
 from latentry.training.optimizers import build_optimizer
 from latentry.training.stage import fit
 
@@ -89,21 +97,45 @@ def measure(job: Job, stage: str, rate: float) -> None:
     )
 
 
+def measure_answers(job: Job, images: np.ndarray) -> None:
+    """Prints how many images a second are classified, by how many come at once."""
+    network = job.network().to(job.device).eval()
+    print("\nanswers, images a second:  one view  six views")
+    for count in (1, 64, 1000):
+
+        def seconds(views: int, some: np.ndarray = images[:count]) -> float:
+            keywords: dict[str, Any] = {"views": views, "device": job.device, "precision": job.precision}
+            return best_seconds(lambda: list(answers(network, some, decode=False, **keywords)))
+
+        print(f"  {count:5,} at once          {count / seconds(1):10,.0f} {count / seconds(6):10,.0f}")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("recipe", nargs="?", default="quick")
+    name = parser.parse_args().recipe
     generator = np.random.default_rng(0)
     images = ImageSet(
         generator.integers(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=np.uint8),
         generator.integers(0, 10, NUM_IMAGES),
         tuple(f"class {number}" for number in range(10)),
     )
-    recipe = load_recipe("quick", {"data.limit": {}, "pretrain.max_epochs": 1, "classify.max_epochs": 1})
+    recipe = load_recipe(name, {"data.limit": {}})
+    stages = [stage for stage in STAGES if getattr(recipe, stage).max_epochs]
+    recipe = load_recipe(name, {"data.limit": {}} | {f"{stage}.max_epochs": 1 for stage in stages})
     job = Job(recipe, images, Split(np.arange(NUM_IMAGES), np.empty(0, dtype=np.int64)))
     rate = matrix_rate(job)
     machine = hardware(job.device, job.precision)
     print(f"{machine['name']}, {machine['threads']} threads, {machine['precision']}: torch {torch.__version__}")
     print(f"matrix product {rate / 1e9:,.0f} GFLOP/s")
-    for stage in ("pretrain", "classify"):
+    for stage in stages:
         measure(job, stage, rate)
+    measure_answers(job, images.images)
+    print()
+    for words in ([sys.executable, "-c", "import latentry"], [sys.executable, "-m", "latentry", "--help"]):
+        seconds = best_seconds(functools.partial(subprocess.run, words, check=True, capture_output=True))
+        print(f"{' '.join(words[1:]):<25} {seconds:8.2f} s")
+    print(f"peak memory {'':<13} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8,.0f} MiB")
 
 
 if __name__ == "__main__":
