@@ -227,3 +227,12 @@ def test_serving_is_as_fast_as_was_measured():
         ("ONNX Runtime, int8", "int8"),
     ):
         assert f"{shown} {', '.join(f'{float(value):.1f}' for value in measured[name])} ms" in text
+
+
+def test_speed_beside_the_original_is_as_measured():
+    table = (ROOT / "docs" / "results.md").read_text()
+    rows = (RESULTS / "against-keras.txt").read_text().splitlines()[4:]
+    assert len(rows) == 5
+    for row in rows:
+        name, *numbers = re.split(r"\s{2,}", row)
+        assert f"| {name} | {' | '.join(numbers)} |" in table
