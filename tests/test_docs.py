@@ -68,7 +68,8 @@ def test_differences_and_recalls_by_class_are_those_of_the_runs():
     quick, control = load("quick"), load("quick-unpretrained")
     table = (ROOT / "docs" / "results.md").read_text()
     gaps = [100 * (b["test"]["accuracy"] - a["test"]["accuracy"]) for a, b in zip(quick, control, strict=True)]
-    assert f"better by {min(gaps):.1f} to {max(gaps):.1f} points" in table
+    assert f"{min(gaps):.2f} to {max(gaps):.2f} points" in table
+    assert f"{min(gaps):.2f} to {max(gaps):.2f} points" in (ROOT / "README.md").read_text()
     for index, row in enumerate(quick[0]["test"]["per_class"]):
         means = [
             100 * statistics.mean(run["test"]["per_class"][index]["recall"] for run in runs)
@@ -194,7 +195,7 @@ def test_what_the_autoencoder_does_for_system_7_follows_from_the_committed_runs(
     assert f"20 epochs cost {lent:.2f} PFLOP beside the {own:.2f} of the classifier" in text
     assert f"the control cost {alone:.2f} PFLOP in all" in text
     assert f"7 was given {(lent + own) / alone:.1f} times as many operations" in text
-    assert f"it cost {first[0]['flops']['classify'] / 1e15:.2f} PFLOP" in text
+    assert f"1 had {first[0]['flops']['classify'] / 1e15:.2f} PFLOP in all" in text
     assert len({run["split_sha256"] for run in seventh + control + first}) == 1
     for runs in (seventh, control, first):
         assert f"mean ± deviation of the three | **{spread([run['test']['accuracy'] for run in runs], 100)}** |" in text
