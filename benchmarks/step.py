@@ -122,7 +122,11 @@ def main() -> None:
     )
     recipe = load_recipe(name, {"data.limit": {}})
     stages = [stage for stage in STAGES if getattr(recipe, stage).max_epochs]
-    recipe = load_recipe(name, {"data.limit": {}} | {f"{stage}.max_epochs": 1 for stage in stages})
+    changes: dict[str, Any] = {"data.limit": {}, "pretrain.encoder_from": "", "pretrain.encoder_until": ""}
+    changes |= {f"{stage}.max_epochs": 1 for stage in stages}
+    # Plateau watches validation images, and here are none.
+    changes |= {f"{stage}.schedule": "constant" for stage in stages if getattr(recipe, stage).schedule == "plateau"}
+    recipe = load_recipe(name, changes)
     job = Job(recipe, images, Split(np.arange(NUM_IMAGES), np.empty(0, dtype=np.int64)))
     rate = matrix_rate(job)
     machine = hardware(job.device, job.precision)

@@ -8,7 +8,7 @@ from latentry.models.network import build_network
 from latentry.recipe import Model
 
 
-def test_logits_are_of_the_latent_in_full_precision_and_the_mean_over_views():
+def test_the_last_layer_is_in_full_precision_and_logits_are_the_mean_over_views():
     torch.manual_seed(0)
     network = build_network(Model(), 32, 10, torch.full((3,), 0.5), torch.full((3,), 0.25))
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
@@ -19,8 +19,8 @@ def test_logits_are_of_the_latent_in_full_precision_and_the_mean_over_views():
 
     plain, mirrored, both = ask(images, 1), ask(images[..., ::-1], 1), ask(images, 2)
     assert torch.equal(plain.latent, plain.latent.bfloat16().float())
-    with torch.inference_mode():
-        torch.testing.assert_close(plain.logits, network.classifier(plain.latent))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(plain.logits, network.classifier(plain.latent.bfloat16()))
     assert not torch.equal(plain.logits, plain.logits.bfloat16().float())
     torch.testing.assert_close(both.logits, (plain.logits + mirrored.logits) / 2)
     assert not torch.allclose(plain.logits, mirrored.logits)

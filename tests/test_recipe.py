@@ -118,3 +118,23 @@ def test_weights_of_classes_that_are_none_are_named_in_one_line(wanted):
     ):
         load_recipe("quick", {"classify.class_weight": wanted})
     assert load_recipe("quick", {"classify.class_weight": {"bird": 2}}).classify.class_weight == {"bird": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classify.class_weight_after": 0.5}, "delays weights, and classify.class_weight is none"),
+        (
+            {"classify.class_weight": "balanced", "classify.class_weight_after": 0.5}
+            | {"classify.early_stopping_patience": 3},
+            "may stop before classify.class_weight_after lets weights count",
+        ),
+        (
+            {"classify.logit_adjustment": 1, "batches.classify.balanced": True},
+            "makes them alike: leave one of them out",
+        ),
+    ],
+)
+def test_rebalancing_that_does_nothing_is_refused(changes, words):
+    with pytest.raises(RecipeError, match=words):
+        load_recipe("quick", changes)

@@ -68,10 +68,10 @@ def views_of(images: Tensor, views: int) -> tuple[list[Tensor], list[float]]:
     return seen, weights
 
 
-def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Calibrated class probabilities of logits (N, K)."""
-    calibrated: np.ndarray = softmax(logits.astype(np.float64) / temperature, axis=1)
-    return calibrated
+def probabilities(logits: np.ndarray, temperature: float, log_ratio: np.ndarray | float = 0.0) -> np.ndarray:
+    """Calibrated class probabilities of logits (N, K), moved by `log_ratio` (K,) to other shares of the classes."""
+    moved: np.ndarray = softmax(logits.astype(np.float64) / temperature + log_ratio, axis=1)
+    return moved
 
 
 def log_ratio(wanted: Sequence[float] | np.ndarray, trained: Sequence[float]) -> np.ndarray:

@@ -245,7 +245,7 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
     recipe, images, split = job.recipe, job.images, job.split
     started = time.perf_counter()
     arrays = train_examples(images, split)
-    class_shares = shares_in_training(images.counts(split.train), balanced=False)
+    class_shares = shares_in_training(job.counts, balanced=False)
     measured = None
     if len(split.validation):
         measured = measure(
@@ -329,7 +329,7 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
         "recipe": recipe.name,
         "standing": recipe.data.standing,
         "seed": recipe.seed,
-        "train_images": job.images.counts(job.split.train),
+        "train_images": job.counts,
         "unlabelled_images": len(job.split.unlabelled) if recipe.pretrain.max_epochs or job.lender else 0,
         "dataset_sha256": job.images.sha256,
         "split_sha256": job.split.sha256,

@@ -182,9 +182,9 @@ class Classify(Stage):
     """Weight of each class in the loss: "balanced" makes all count alike; or class name to weight, 1 where unnamed."""
     class_weight_after: Share = 0.0
     """Share of the steps that go by before the weights of classes count (deferred re-weighting: Cao et al. 2019)."""
-    logit_adjustment: NonNegative = 0.0
-    """In training each logit is raised by this times the log of its class's share of the images (Menon et al. 2021); 1
-    is the balanced softmax (Ren et al. 2020)."""
+    logit_adjustment: Annotated[float, Field(ge=0, le=4)] = 0.0
+    """In training this times the log of a class's share of the images is added to its logit (Menon et al. 2021); 1 is
+    the balanced softmax (Ren et al. 2020)."""
 
     @field_validator("class_weight", mode="before")
     @classmethod
@@ -245,6 +245,16 @@ class Recipe(Section):
             raise ValueError("pretrain.max_epochs and classify.max_epochs are both 0: set one of them to 1 or more")
         if self.classify.class_weight_after and self.classify.class_weight == "none":
             raise ValueError("classify.class_weight_after delays weights, and classify.class_weight is none: set it")
+        if self.classify.class_weight_after and self.classify.early_stopping_patience:
+            raise ValueError(
+                "classify.early_stopping_patience may stop before classify.class_weight_after lets weights count: set "
+                "one of them to 0"
+            )
+        if self.classify.logit_adjustment and self.batches.classify.balanced:
+            raise ValueError(
+                "classify.logit_adjustment is for classes of which some are rarer, and batches.classify.balanced makes "
+                "them alike: leave one of them out"
+            )
         if self.control and not (self.classify.max_epochs and (self.pretrain.max_epochs or self.pretrain.encoder_from)):
             raise ValueError(
                 "control = true compares with the same network without pretraining, and this recipe doesn't do both: "
@@ -288,7 +298,7 @@ class Recipe(Section):
 
     @property
     def rebalances(self) -> bool:
-        """Whether the classifier is drawn to rare classes."""
+        """Whether classes count otherwise in training than by how many images they have."""
         weighted = self.classify.class_weight != "none" or self.classify.logit_adjustment > 0
         return weighted or self.batches.classify.balanced
 

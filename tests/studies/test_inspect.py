@@ -20,14 +20,19 @@ from latentry.studies import inspect
 
 @pytest.fixture(scope="module")
 def planted(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy images, with a picture that is in training and test, one under two labels, and a broken one."""
+    """The toy images, with a picture that is in training and test, one under two labels, and a broken one.
+
+    One class is called "all", as images without known labels are where they are counted.
+    """
     folder = Path(shutil.copytree(toy_folder, tmp_path_factory.mktemp("planted") / "images"))
+    for part in ("train", "test"):
+        (folder / part / "stripes").rename(folder / part / "all")
     generator = np.random.default_rng(5)
     for number, places in enumerate((("train/circle", "test/circle"), ("train/circle", "train/cross"))):
         noise = Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         for place in places:
             noise.save(folder / place / f"planted-{number}.png")
-    (folder / "train" / "stripes" / "000.png").write_bytes(b"")
+    (folder / "train" / "all" / "000.png").write_bytes(b"")
     return folder
 
 
@@ -43,7 +48,7 @@ def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
     shutil.copytree(planted / "train" / "cross", tmp_path / "unlabelled")
     inspection = inspect.inspect(Data(source=str(planted), unlabelled=str(tmp_path / "unlabelled")))
     content = json.loads(json.dumps(inspection.content))
-    labelled = {"train": {"circle": 42, "cross": 41, "stripes": 39}}
+    labelled = {"train": {"circle": 42, "cross": 41, "all": 39}}
     assert content["counts"] == labelled | {"unlabelled": {"all": 41}, "test": {"all": 61}}
     copies = [set(row["parts"]) == {"train", "unlabelled"} for row in content["duplicates"]]
     assert sum(copies) >= 41

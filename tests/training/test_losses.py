@@ -49,4 +49,5 @@ def test_weights_may_begin_to_count_late(monkeypatch):
     for step in (0, 7, 8, 9):
         monkeypatch.setattr(Classification, "global_step", step)
         losses[step] = late.losses(Batch(images, images, LABELS))["loss"].item()
+        assert late.settled() == (step > 8)  # steps that were made
     assert losses[0] == losses[7] != losses[8] == losses[9]

@@ -14,8 +14,6 @@ from latentry.training.optimizers import build_optimizer, build_plateau, learnin
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        ("constant", [1, 1, 1, 1, 1]),
-        ("plateau", [1, 1, 1, 1, 1]),
         ("linear", [1, 0.775, 0.55, 0.325, 0.1]),
         ("one-cycle", [0.1, 0.55, 1, 0.55, 0.1]),
     ],

@@ -144,6 +144,17 @@ def test_early_stopping_ends_with_the_best_weights(toy_images, tmp_path):
     assert torch.equal(kept["state_dict"]["network.encoder.stem.1.running_mean"], network.encoder.stem[1].running_mean)
 
 
+def test_an_epoch_from_before_the_last_loss_is_never_the_best(toy_images, tmp_path, monkeypatch):
+    settings = Classify(max_epochs=4, optimizer="sgd", learning_rate=1e-3)
+    best = []
+    for number in range(2):
+        run_stage(Classification(build(), settings, seed=0, num_steps=12), toy_images, tmp_path / str(number))
+        kept = tmp_path / str(number) / "checkpoints" / "classify" / "best.ckpt"
+        best.append(torch.load(kept, weights_only=True)["epoch"])
+        monkeypatch.setattr(Classification, "settled", lambda module: module.current_epoch != best[0])
+    assert best[1] != best[0]
+
+
 def test_without_validation_the_last_weights_stay(toy_images, tmp_path):
     network = build()
     run_stage(

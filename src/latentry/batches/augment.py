@@ -73,14 +73,14 @@ def affine(images: Tensor, parameters: AffineParameters) -> Tensor:
     yx, yy = sin * parameters.zx, torch.cos(sheared) * parameters.zy
     x0 = cos * parameters.tx - sin * parameters.ty
     y0 = sin * parameters.tx + cos * parameters.ty
-    half_x, half_y = (width - 1) / 2, (height - 1) / 2
-    x = (torch.arange(width) - half_x) * torch.where(parameters.flip, -1.0, 1.0)[:, None]  # (N, W)
-    y = torch.arange(height) - half_y  # (H,)
+    half = torch.tensor([width - 1, height - 1]) / 2
+    x = (torch.arange(width) - half[0]) * torch.where(parameters.flip, -1.0, 1.0)[:, None]  # (N, W)
+    y = torch.arange(height) - half[1]  # (H,)
     # The grid is a sum of what a column and what a row give, in grid_sample's units: -1 to 1 between the centres of the
     # outermost pixels. Torch's affine_grid multiplies matrices instead, which takes as long as the sampling.
-    of_columns = torch.stack([xx / half_x, yx / half_y], dim=1)[:, :, None] * x[:, None]  # (N, 2, W)
-    of_rows = torch.stack([xy / half_x, yy / half_y], dim=1)[:, :, None] * y  # (N, 2, H)
-    of_rows += torch.stack([x0 / half_x, y0 / half_y], dim=1)[:, :, None]
+    of_columns = (torch.stack([xx, yx], dim=1) / half)[..., None] * x[:, None]  # (N, 2, W)
+    of_rows = (torch.stack([xy, yy], dim=1) / half)[..., None] * y  # (N, 2, H)
+    of_rows += (torch.stack([x0, y0], dim=1) / half)[..., None]
     grid = of_rows[..., None].to(images.device) + of_columns[:, :, None].to(images.device)  # (N, 2, H, W)
     return functional.grid_sample(
         images, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=True
@@ -117,16 +117,16 @@ def cutout(images: Tensor, centres: Tensor, size: int) -> Tensor:
     return torch.where(square, images.mean(dim=(2, 3), keepdim=True), images)
 
 
-def flips(mode: str, count: int, indices: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
+def flips(mode: str, indices: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
     """Bool of shape (N,): which images are mirrored this epoch.
 
     "alternating" gives each image, by the parity of its index in the dataset and of the epoch, one orientation and then
     the other. Source: Jordan 2024, arXiv 2404.00498, section 3.6.
     """
     if mode == "none":
-        return torch.zeros(count, dtype=torch.bool)
+        return torch.zeros(len(indices), dtype=torch.bool)
     if mode == "random":
-        return torch.rand(count, generator=generator) < 0.5
+        return torch.rand(len(indices), generator=generator) < 0.5
     assert mode == "alternating"
     return (_hash_bit(indices) + epoch) % 2 == 1
 
@@ -140,7 +140,7 @@ def transform(
     transformed images without cutout, what a reconstruction is held against.
     """
     count, _, height, width = images.shape
-    flip = flips(augment.flip, count, indices, epoch, generator)
+    flip = flips(augment.flip, indices, epoch, generator)
     moving = augment.rotation or augment.width_shift or augment.height_shift or augment.shear or augment.zoom
     if moving:
         images = affine(images, draw_affine(augment, images.shape, flip, generator))

@@ -1,4 +1,4 @@
-"""Which images an epoch visits, and in which order."""
+"""Which images an epoch visits, in which order, and how much each class counts."""
 
 from typing import Literal
 

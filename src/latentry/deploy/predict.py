@@ -63,7 +63,7 @@ def predictions(predictor: Predictor, pictures: Iterable[Read], top: int) -> Ite
     Raises:
         RunError: the model has no trained classifier.
     """
-    if predictor.config.class_shares and not predictor.config.trained_shares:
+    if not predictor.config.predicts:
         raise RunError("this model has no trained classifier: train one, with classify.max_epochs above 0")
     names = predictor.config.class_names
     for batch, answer in _answered(predictor, pictures):

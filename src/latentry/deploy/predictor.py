@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 from huggingface_hub import ModelHubMixin, snapshot_download
-from scipy.special import log_softmax, softmax
 
 from latentry import files
 from latentry.errors import RecipeError, RunError
-from latentry.inference import answers, log_ratio
+from latentry.inference import answers, log_ratio, probabilities
 from latentry.models.network import AutoencoderClassifier
 from latentry.models.saved import ModelConfig, load_model, save_model
 from latentry.progress import track
@@ -188,9 +187,7 @@ class Predictor(ModelHubMixin):
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (N, K) of logits, moved from the shares in training to those that are expected."""
-        trained = log_softmax(logits.astype(np.float64) / self.config.temperature, axis=1)
-        moved: np.ndarray = softmax(trained + self.log_ratio, axis=1)
-        return moved
+        return probabilities(logits, self.config.temperature, self.log_ratio)
 
     def usual(self, errors: np.ndarray) -> np.ndarray | None:
         """Whether images reconstruct as well as 99 of 100 validation images did, bool (N,); None if unmeasured."""

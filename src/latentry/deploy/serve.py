@@ -42,7 +42,6 @@ def create_app(
     """
     config = predictor.config
     service = Service(predictor, limits or Limits())
-    predicts = bool(config.trained_shares) or not config.class_shares
     app = FastAPI(
         title="latentry",
         version=__version__,
@@ -68,7 +67,7 @@ def create_app(
         "openapi_extra": FORM,
     }
 
-    add_questions(app, service, neighbours, predicts, asking)
+    add_questions(app, service, neighbours, asking)
 
     @app.get("/health")
     async def health() -> Health:
@@ -77,7 +76,7 @@ def create_app(
             version=__version__,
             class_names=list(config.class_names),
             image_size=config.image_size,
-            predicts=predicts,
+            predicts=config.predicts,
             reconstructs=config.usual_error is not None,
             has_neighbours=neighbours is not None,
             body_bytes=service.limits.body_bytes,
@@ -88,9 +87,7 @@ def create_app(
     return app
 
 
-def add_questions(
-    app: FastAPI, service: Service, neighbours: Neighbours | None, predicts: bool, asking: dict[str, Any]
-) -> None:
+def add_questions(app: FastAPI, service: Service, neighbours: Neighbours | None, asking: dict[str, Any]) -> None:
     """The three routes that take images; `asking` is what they share for FastAPI."""
     config = service.predictor.config
 
@@ -99,7 +96,7 @@ def add_questions(
         request: Request, top: Annotated[int, Query(ge=1, description="How many classes to name.")] = 5
     ) -> Response:
         """Say of each image which class it is, and how likely."""
-        if not predicts:
+        if not config.predicts:
             raise HTTPException(404, "this model has no trained classifier")
         names, _, answer = await service.answered(request, decode=False)
         return JSONResponse({"answers": predictions(names, answer.probabilities, config.class_names, top)})

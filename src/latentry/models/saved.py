@@ -39,6 +39,11 @@ class ModelConfig(BaseModel):
     usual_error: float | None = None
     """Mean squared error, of pixels in [0, 1], that 99 of 100 validation images stay below; None if unmeasured."""
 
+    @property
+    def predicts(self) -> bool:
+        """Whether a classifier was trained; in folders of before shares were kept there always is one."""
+        return bool(self.trained_shares) or not self.class_shares
+
     @model_validator(mode="after")
     def shares_are_of_the_classes(self) -> Self:
         for shares in (self.class_shares, self.trained_shares):

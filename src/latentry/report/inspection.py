@@ -55,7 +55,7 @@ def write_inspection(content: dict[str, Any], pictures: Mapping[int, np.ndarray]
     if len(classes) <= LARGEST_CLASSES:
         for row in content["worst_reconstructed"]:
             worst.setdefault(row["class"], []).append(tile(row["image"]) | {"error": row["error"]})
-    counts = {name: numbers for name, numbers in content["counts"].items() if "all" not in numbers}
+    counts = {part: content["counts"][part] for part in ("train", "val") if part in content["counts"]}
     context = {
         "inspection": content,
         "findings": findings(content),

@@ -91,7 +91,7 @@ def model_card(run: Run) -> str:
     context = {
         "results": {"unlabelled_images": 0} | results,
         "config": config,
-        "rebalanced": config.trained_shares != config.class_shares,
+        "rebalanced": config.trained_shares not in ((), config.class_shares),
         "part": part,
         "scores": results[part] if part else None,
         "percent": lambda share: f"{100 * share:.1f} %",

@@ -34,7 +34,8 @@ class Classification(StageModule):
     ) -> None:
         super().__init__(network, settings, seed=seed, num_steps=num_steps)
         self.class_weights = class_weights
-        self.adjustment = settings.logit_adjustment * torch.tensor(class_shares).log() if class_shares else None
+        tau = settings.logit_adjustment
+        self.adjustment = tau * torch.tensor(class_shares).log() if tau else None
         self.frozen: list[nn.Module] = []
         if settings.freeze == "encoder":
             self.frozen = list(network.encoder.children())
@@ -47,6 +48,9 @@ class Classification(StageModule):
         joint = [self.network.decoder] if self.settings.reconstruction_weight else []
         return [self.network.encoder, self.network.classifier, *joint]
 
+    def settled(self) -> bool:
+        return self.global_step > self.settings.class_weight_after * self.num_steps
+
     def prepare(self) -> None:
         """As in Keras, a frozen norm runs on its stored statistics, and dropout stays active in frozen layers."""
         super().prepare()
@@ -55,15 +59,16 @@ class Classification(StageModule):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
-    def _means(self) -> tuple[float, Tensor | None, Tensor | None]:
-        """Smoothing, weights and adjustment, means of training: validation asks for the plain cross-entropy."""
-        weighted = self.global_step >= self.settings.class_weight_after * self.num_steps
-        return self.settings.label_smoothing, self.class_weights if weighted else None, self.adjustment
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         latent = self.network.encode(batch.images)
         logits = self.network.classifier(latent)
-        loss = classification_loss(logits, batch.labels, *self._means() if self.training else ())
+        if self.training:
+            weighted = self.global_step >= self.settings.class_weight_after * self.num_steps
+            weights = self.class_weights if weighted else None
+            smoothing = self.settings.label_smoothing
+            loss = classification_loss(logits, batch.labels, smoothing, weights, self.adjustment)
+        else:  # asks for the plain cross-entropy
+            loss = classification_loss(logits, batch.labels)
         accuracy = (logits.argmax(dim=1) == batch.labels).float().mean()
         if not self.settings.reconstruction_weight:
             return {"loss": loss, "accuracy": accuracy}

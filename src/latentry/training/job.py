@@ -107,7 +107,7 @@ class Job:
             seed=self.recipe.seed,
             num_steps=num_steps,
             class_weights=class_weights(self.recipe.classify.class_weight, self.counts),
-            class_shares=shares_in_training(self.counts, balanced=self.recipe.batches.classify.balanced),
+            class_shares=shares_in_training(self.counts, balanced=False),
         )
 
     def trained_shares(self) -> tuple[float, ...]:

@@ -9,12 +9,12 @@ SMALLEST_ERROR = 1e-10
 
 def reconstruction_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over all pixels, both float of shape (N, C, H, W) in [0, 1] units."""
-    return functional.mse_loss(reconstruction.float(), target)
+    return functional.mse_loss(reconstruction, target)
 
 
 def psnr(reconstruction: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each image, (N,), of floats (N, C, H, W) in [0, 1]; clips the first."""
-    errors = (reconstruction.detach().float().clamp(0, 1) - target).square().mean(dim=(1, 2, 3))
+    errors = (reconstruction.detach().clamp(0, 1) - target).square().mean(dim=(1, 2, 3))
     return -10 * errors.clamp_min(SMALLEST_ERROR).log10()
 
 
@@ -30,7 +30,6 @@ def classification_loss(
     Smoothing spreads that share of a label over all outputs; `class_weights` weights the mean by the labels;
     `adjustment` is added to the logits. Either may leave out the last of the K, which are then no class.
     """
-    logits = logits.float()
     if class_weights is not None:
         class_weights = _for_every_output(class_weights, logits, spare=1.0)
     if adjustment is not None:

@@ -150,8 +150,6 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Stage) -> Opti
 
 def learning_rate_factor(settings: Stage, step: int, total_steps: int) -> float:
     """What the peak learning rate is multiplied by at `step`, counted from 0, of `total_steps`."""
-    if settings.schedule in ("constant", "plateau"):
-        return 1.0
     low = settings.final_learning_rate_factor
     done = min(1.0, step / max(1, total_steps))
     warmup = settings.warmup if settings.schedule == "one-cycle" else 0.0

@@ -3,6 +3,7 @@
 import abc
 import copy
 import logging
+import math
 import signal
 import threading
 import warnings
@@ -66,6 +67,10 @@ class StageModule(lightning.LightningModule, abc.ABC):
         copied.prepare()
         return copied
 
+    def settled(self) -> bool:
+        """Whether the stage's last loss is already the one that is minimised."""
+        return True
+
     def prepare(self) -> None:
         """Puts the network into the modes in which it trains."""
         self.network.train()
@@ -126,12 +131,21 @@ class StageModule(lightning.LightningModule, abc.ABC):
         first_step = batch_idx + 1 - len(values)
         self.unchecked.clear()
         for offset, value in enumerate(values):
-            if value != value or value in (float("inf"), float("-inf")):
+            if not math.isfinite(value):
                 place = f"epoch {self.current_epoch + 1}, step {first_step + offset + 1}"
                 raise self._diverged(f"the loss of stage {self.name} became {value} in {place}")
 
     def _diverged(self, what: str) -> DivergenceError:
         return DivergenceError(f"{what}: lower {self.name}.learning_rate ({self.settings.learning_rate:g})")
+
+
+class SettledCheckpoint(ModelCheckpoint):
+    """Keeps no epoch from before the stage's last loss: it would be better by validation loss, and another network."""
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, StageModule)
+        if pl_module.settled():
+            super().on_train_epoch_end(trainer, pl_module)
 
 
 def fit(
@@ -193,10 +207,10 @@ def _trainer(
     settings = module.settings
     callbacks: list[Callback] = [epoch_log, EpochProgress(module.name, settings.max_epochs)]
     # The last in order is written last, so that it knows what the best was.
-    for name, monitor in (("best", "validation_loss"), ("last", None)):
+    for kind, name, monitor in ((SettledCheckpoint, "best", "validation_loss"), (ModelCheckpoint, "last", None)):
         if validates or monitor is None:
             callbacks.append(
-                ModelCheckpoint(
+                kind(
                     dirpath=run.checkpoints(module.name),
                     filename=name,
                     monitor=monitor,
