@@ -11,6 +11,7 @@ from latentry.models.network import build_network
 from latentry.models.saved import load_model
 from latentry.pipeline import borrowed_calibration, train
 from latentry.recipe import load_recipe
+from latentry.report.page import model_card
 from latentry.run import Run
 from latentry.training.transfer import copy_encoder
 
@@ -46,6 +47,7 @@ def test_an_autoencoder_alone_has_reconstructions_and_no_classes(lent):
     assert results["validation"]["accuracy"] is None
     assert results["validation"]["per_class"] is None
     assert results["temperature"] == 1
+    assert "rebalanced" not in model_card(lent)
 
 
 def test_layers_are_copied_up_to_the_one_named(lent, toy_folder, tmp_path):
