@@ -23,6 +23,7 @@ from latentry.errors import RecipeError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+ImageSize = Annotated[int, Field(ge=16, le=256)]
 Standing = Literal["held-out", "all-train"]
 
 LARGEST_RECIPE_BYTES = 1 << 20
@@ -43,7 +44,7 @@ class Data(Section):
     """A folder of images without labels, at any depth, that pretraining sees beside the others."""
     group_column: str = ""
     """Column of the CSV file; rows with the same entry (frames of one video) stay on one side of the split."""
-    image_size: Annotated[int, Field(ge=16, le=256)] = 32
+    image_size: ImageSize = 32
     """Side in pixels that one's own images are scaled to, whatever their shape; CIFAR-10 is 32."""
     limit: dict[str, PositiveInt] = {}
     """Class name to the most training images that are taken of it, with those that are drawn to validate."""

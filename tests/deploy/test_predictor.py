@@ -194,7 +194,14 @@ def test_images_of_another_kind_are_refused(finished_run, images):
 
 
 @pytest.mark.parametrize(
-    "change", [{"views": 3}, {"temperature": 0.0}, {"class_shares": [0.5, 0.5]}, {"trained_shares": [1.0]}]
+    "change",
+    [
+        {"views": 3},
+        {"temperature": 0.0},
+        {"class_shares": [0.5, 0.5]},
+        {"trained_shares": [1.0]},
+        {"image_size": 10**9},
+    ],
 )
 def test_a_config_that_makes_no_sense_is_refused(finished_run, tmp_path, change):
     model = Path(shutil.copytree(finished_run / "model", tmp_path / "model"))

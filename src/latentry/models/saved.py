@@ -6,14 +6,15 @@ from typing import Annotated, Literal, Self
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from latentry import files
 from latentry.errors import RunError
 from latentry.models.network import AutoencoderClassifier, build_network
-from latentry.recipe import Model
+from latentry.recipe import ImageSize, Model
 
 FORMAT_VERSION = 1
+LARGEST_NUM_CLASSES = 100_000
 
 
 class ModelConfig(BaseModel):
@@ -22,8 +23,8 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int
-    class_names: tuple[str, ...]
-    image_size: PositiveInt
+    class_names: Annotated[tuple[str, ...], Field(max_length=LARGEST_NUM_CLASSES)]
+    image_size: ImageSize
     network: Model
     mean: tuple[float, float, float]
     """One a channel, of pixels in [0, 1]."""
