@@ -39,11 +39,16 @@ def main() -> None:
     parser.add_argument("parent", type=Path, help="where the folders go")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     options = parser.parse_args()
+    places: set[Path] = set()
     try:
         for folder in options.runs:
             run = Run.open(folder)
             run.results()
-            keep(run, options.parent / folder.name)
+            place = Path(folder.parent.name, folder.name) if folder.name == "control" else Path(folder.name)
+            if place in places:
+                sys.exit(f"two of the runs are called {place}: rename the folder of one")
+            places.add(place)
+            keep(run, options.parent / place)
     except LatentryError as error:
         sys.exit(str(error))
 

@@ -9,11 +9,18 @@ import pytest
 
 from latentry import __version__
 from latentry.cli import main
+from latentry.cli.options import parse_prior
 
 
 def latentry(*arguments: str, cwd=None, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "latentry", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, **options)
+
+
+def test_class_names_of_a_prior_may_hold_commas_and_equals_signs():
+    assert parse_prior("red, blue=0.5,cat=0.1") == {"red, blue": 0.5, "cat": 0.1}
+    assert parse_prior("a=b=0.25,,bird=.5,") == {"a=b": 0.25, "bird": 0.5}
+    assert parse_prior("") == {}
 
 
 @pytest.mark.parametrize(

@@ -330,6 +330,7 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
         "standing": recipe.data.standing,
         "seed": recipe.seed,
         "train_images": job.counts,
+        "labelled_images": len(np.unique(job.labelled)) if recipe.classify.max_epochs else 0,
         "unlabelled_images": len(job.split.unlabelled) if recipe.pretrain.max_epochs or job.lender else 0,
         "dataset_sha256": job.images.sha256,
         "split_sha256": job.split.sha256,

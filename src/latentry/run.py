@@ -195,7 +195,8 @@ class Run:
         results = files.read_json(self.results_file)
         if not isinstance(results, dict) or not results.keys() >= RESULT_KEYS:
             raise RunError(f"{self.results_file} is damaged (keys are missing): restore it or train again")
-        return results
+        # Of before these were kept.
+        return {"unlabelled_images": 0, "skipped": {}, "labelled_images": None} | results
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.csv`, numbers as numbers and empty cells as None; none where there is no file.

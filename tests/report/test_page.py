@@ -1,10 +1,16 @@
 """The page is made from files alone, and shows what they say."""
 
 import html
+import io
 import shutil
 
+import numpy as np
+from PIL import Image
+
+from latentry import files
 from latentry.pipeline import train
 from latentry.recipe import load_recipe
+from latentry.report import figures
 from latentry.report.page import write_report
 from latentry.report.summary import summary
 from latentry.run import Run
@@ -26,7 +32,7 @@ def test_the_report_is_made_again_from_the_files_of_the_run(finished_run, tmp_pa
 
 def test_names_from_the_data_are_escaped(toy_folder, tmp_path):
     data = tmp_path / "data"
-    names = ("<script>alert(1)", "b & b", "$a_$")
+    names = ("<script>alert(1)", "b & b", "_$a|_$")
     for name, source in zip(names, ("circle", "cross", "stripes"), strict=True):
         (data / "train").mkdir(parents=True, exist_ok=True)
         (data / "train" / name).symlink_to(toy_folder / "train" / source)
@@ -43,3 +49,22 @@ def test_names_from_the_data_are_escaped(toy_folder, tmp_path):
     assert "<script>" not in page
     assert html.escape(names[1]) in page
     assert "b & b" in summary(run.results())
+    assert r"| _$a\|_$ | 34 |" in (run.model_folder / "README.md").read_text()
+
+
+def test_a_class_without_images_to_validate_on_has_no_recall(finished_run, tmp_path):
+    run = Run(shutil.copytree(finished_run, tmp_path / "run"))
+    results = run.results()
+    results["validation"]["per_class"][1] |= {"correct": 0, "total": 0, "recall": 0.0}
+    files.write_json(run.results_file, results)
+    assert "cross            -    [0/0]" in summary(run.results())
+    page = write_report(run).read_text()
+    assert "<td>cross</td><td>\u2013</td>" in page
+    assert "| cross | 34 | \u2013 |" in (run.model_folder / "README.md").read_text()
+
+
+def test_charts_of_many_classes_stay_small():
+    names = [f"class {number}" for number in range(400)]
+    chart = figures.confusion(np.eye(400, dtype=int).tolist(), names)
+    with Image.open(io.BytesIO(chart.light)) as image:
+        assert max(image.size) <= figures.LARGEST_SIDE

@@ -145,6 +145,8 @@ def test_finished_runs_are_paired_by_seed(finished):
     (copied / "results.json").write_text(json.dumps(results | {"dataset_sha256": "0"}))
     with pytest.raises(RunError, match=r"quick-9 \(seed 0\) has no partner of its seed, data and split"):
         compare.compare_runs(str(copied), f"{runs}/quick-control-0", test=False)
+    with pytest.raises(RunError, match=r"names runs on different images: narrow it to those of one dataset"):
+        compare.compare_runs(f"{copied.parent}/quick-?", f"{runs}/quick-control-0", test=False)
     one = compare.compare_runs(f"{runs}/quick-0", f"{runs}/quick-control-0", test=False)
     assert one["interval"] is None
     assert "points of validation accuracy from quick-control in one pair" in one["verdict"]
@@ -152,7 +154,9 @@ def test_finished_runs_are_paired_by_seed(finished):
     sides = [f"{runs}/quick-0", f"{runs}/quick-0-labels-0.1"]
     fewer = compare.compare_runs(*sides, test=False)
     assert fewer["names"] == sides
-    assert f"Labels given: {sides[0]} 100 % and {sides[1]} 10 %." in fewer["notes"]
+    given = [json.loads((Path(side) / "results.json").read_text())["labelled_images"] for side in sides]
+    assert given[0] > 8 * given[1] > 0
+    assert f"Labels given: {sides[0]} {given[0]} (100 %) and {sides[1]} {given[1]} (10 %)." in fewer["notes"]
 
 
 def test_what_is_kept_of_runs_compares_as_they_do(finished, tmp_path, monkeypatch):
@@ -167,6 +171,9 @@ def test_what_is_kept_of_runs_compares_as_they_do(finished, tmp_path, monkeypatc
         assert again[key] == content[key]
     assert sum(file.stat().st_size for file in tmp_path.rglob("*")) < 100_000
     assert str(folder) not in "".join(file.read_text() for file in tmp_path.rglob("*.toml"))
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), str(runs[0]), f"{runs[0].parent}/./{runs[0].name}"])
+    with pytest.raises(SystemExit, match="two of the runs are called"):
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def test_controls_may_differ_in_epochs_and_nothing_else(finished, tmp_path):
@@ -245,7 +252,12 @@ def test_each_recipe_may_keep_its_own_epochs_and_the_test_sets_open_last(toy_fol
     genuine = compare.evaluate
     monkeypatch.setattr(compare, "evaluate", lambda run: opened.append(run.folder.name) or genuine(run))
     short = quick(toy_folder, **{"classify.max_epochs": 1, "pretrain.max_epochs": 3})
+    before = compare.compare_recipes(short, None, tmp_path, num_seeds=1, budget="epochs", labels=[1.0], test=False)
+    assert (before["part"], opened) == ("validation", [])
+    page = write_report(Run(tmp_path / "runs" / "quick-0"))
+    assert "The test set has not been opened" in page.read_text()
     content = compare.compare_recipes(short, None, tmp_path, num_seeds=2, budget="epochs", labels=[1.0], test=True)
+    assert "The test set has not been opened" not in page.read_text()
     assert opened == ["quick-0", "quick-control-0", "quick-1", "quick-control-1"]
     assert content["part"] == "test"
     assert [side["epochs"]["classify"] for side in content["cost"]] == [1, 1]

@@ -1,5 +1,6 @@
 """Options that several commands share, and how their values are read."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,16 +53,17 @@ def parse_limit(text: str) -> tuple[str, int]:
 
 
 def parse_prior(text: str) -> dict[str, float]:
-    """Splits "bird=0.5,cat=0.1" into class names and shares."""
-    prior = {}
-    for part in filter(None, text.split(",")):
-        name, _, number = part.rpartition("=")
+    """Splits "bird=0.5,cat=0.1" into class names, which may hold commas, and shares."""
+    prior, rest = {}, text.strip(",")
+    while rest:
+        found = re.match(r"(.+?)=([^=,]*)(?:,+|$)", rest, re.DOTALL)
+        part = found[0].rstrip(",") if found else rest
         try:
+            name, number = found.groups() if found else ("", "")
             prior[name] = float(number)
         except ValueError:
-            name = ""
-        if not name:
-            raise RecipeError(f"--prior {part!r} is not of the form CLASS=SHARE, such as bird=0.5")
+            raise RecipeError(f"--prior {part!r} is not of the form CLASS=SHARE, such as bird=0.5") from None
+        rest = rest.removeprefix(found[0] if found else rest)
     return prior
 
 

@@ -96,8 +96,13 @@ def train_recipe(
     if continued is not None:
         if recipe or settings or limit or minutes is not None or out or changes:
             raise RecipeError("--resume takes recipe, data and seed from the run: give only --test or --json beside it")
+        from latentry.data import check_test
         from latentry.pipeline import resume
+        from latentry.run import Run
 
+        run = Run.open(continued)
+        if test and not run.results_file.exists():
+            check_test(run.recipe().data)
         finish(resume(continued), test=test, as_json=as_json)
         return
 

@@ -99,7 +99,7 @@ def inspect_data(
 
     from latentry.report.inspection import findings, write_inspection
 
-    folder = out or free_folder(Path("inspections"), Path(data).stem or "data")
+    folder = out or free_folder(Path("inspections"), Path(data).resolve().stem or "data")
     inspect.save(inspection.content, folder)
     page = write_inspection(inspection.content, inspection.pictures, folder)
     print(f"\n{findings(inspection.content)}\n\nreport: {page}")

@@ -3,10 +3,8 @@
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn import metrics
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 NUM_CALIBRATION_BINS = 15
@@ -63,21 +61,21 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
     Source: Guo et al. 2017, arXiv 1706.04599, equation 3.
     """
-    error = multiclass_calibration_error(
-        torch.from_numpy(probabilities),
-        torch.from_numpy(labels),
-        probabilities.shape[1],
-        n_bins=NUM_CALIBRATION_BINS,
-    )
-    return float(error)
+    confidence, right, bins = _binned(labels, probabilities)
+    return float(np.abs(np.bincount(bins, confidence - right)).sum() / len(labels))
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[float, float]]:
     """Mean confidence and accuracy of each of those bins that has images, of labels (N,) and probabilities (N, K)."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * NUM_CALIBRATION_BINS).astype(int), NUM_CALIBRATION_BINS - 1)
+    confidence, right, bins = _binned(labels, probabilities)
     filled = [bins == number for number in np.unique(bins)]
     return [(float(confidence[chosen].mean()), float(right[chosen].mean())) for chosen in filled]
+
+
+def _binned(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, whether it was right, and the bin of each image."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    return confidence, right, np.minimum((confidence * NUM_CALIBRATION_BINS).astype(int), NUM_CALIBRATION_BINS - 1)
 
 
 def ssim(reconstructions: Tensor, images: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from sklearn.manifold import TSNE
 
 from latentry.data.pictures import pillow_of, png_of
 
-PIXELS_PER_INCH = 160
+PIXELS_PER_INCH, LARGEST_SIDE = 160, 8_000
+LARGEST_NUM_NAMED = 100
+"""With more classes there are no numbers in the cells of the confusion and no colours' names beside the latent."""
 NUM_LATENT_POINTS = 1500
 NUM_LATENT_COMPONENTS = 50
 CLASS_COLORS = (
@@ -70,7 +72,8 @@ def draw(width: float, height: float, paint: Callable[[Axes, Theme], object]) ->
 
 
 def _png_of(width: float, height: float, theme: Theme, paint: Callable[[Axes, Theme], object]) -> bytes:
-    figure = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, layout="constrained")
+    dpi = min(PIXELS_PER_INCH, LARGEST_SIDE / max(width, height))
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     axis = figure.subplots()
     axis.tick_params(colors=theme.text, labelsize=8, length=0)
     axis.set_facecolor("none")
@@ -152,6 +155,8 @@ def confusion(matrix: list[list[int]], class_names: list[str]) -> Chart:
         axis.set_yticks(places, class_names)
         axis.set_xlabel("predicted")
         axis.set_ylabel("truth")
+        if len(class_names) > LARGEST_NUM_NAMED:
+            return
         for row in places:
             for column in places:
                 share = shares[row, column]
@@ -179,13 +184,17 @@ def latent_map(latents: np.ndarray, labels: np.ndarray, class_names: list[str], 
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
 
     def paint(axis: Axes, theme: Theme) -> None:
-        for label, name in enumerate(class_names):
+        dots = []
+        for label in range(len(class_names)):
             mine = labels[chosen] == label
             color = CLASS_COLORS[label % len(CLASS_COLORS)]
-            axis.scatter(places[mine, 0], places[mine, 1], s=7, color=color, label=name, alpha=0.85, linewidths=0)
+            dots.append(axis.scatter(places[mine, 0], places[mine, 1], s=7, color=color, alpha=0.85, linewidths=0))
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.legend(frameon=False, fontsize=8, markerscale=2, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+        if len(class_names) <= LARGEST_NUM_NAMED:
+            # Given as they are: of labels that begin with an underscore Matplotlib makes no entry.
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 5}
+            axis.legend(dots, class_names, frameon=False, fontsize=8, markerscale=2, **place)
 
     return draw(6.4, 5.6, paint)
 

@@ -52,7 +52,7 @@ def _write_report(run: Run) -> Path:
     for name, chart in charts.items():
         files.write_bytes(run.report_folder / f"{name}.png", chart.light)
     context: dict[str, Any] = {
-        "results": {"unlabelled_images": 0, "skipped": {}} | results,
+        "results": results,
         "part": part,
         "scores": results[part] if part else None,
         "charts": {name: [data_uri(png) for png in chart] for name, chart in charts.items()},
@@ -89,7 +89,7 @@ def model_card(run: Run) -> str:
     part = best_known_part(results)
     config = load_config(run.model_folder)
     context = {
-        "results": {"unlabelled_images": 0} | results,
+        "results": results,
         "config": config,
         "rebalanced": config.trained_shares not in ((), config.class_shares),
         "part": part,

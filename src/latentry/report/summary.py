@@ -16,7 +16,8 @@ def summary(results: dict[str, Any]) -> str:
     total = sum(row["total"] for row in rows)
     lines = [f"Accuracy on the {total:,} {part} images: {100 * scores['accuracy']:.2f} %", ""]
     for row in rows:
-        lines.append(f"{row['name']:<{width}} {100 * row['recall']:5.1f} %  [{row['correct']}/{row['total']}]")
+        recall = f"{100 * row['recall']:5.1f} %" if row["total"] else "    -  "
+        lines.append(f"{row['name']:<{width}} {recall}  [{row['correct']}/{row['total']}]")
     lines += ["", f"{'':<{width}} precision    recall        f1   support"]
     for row in rows:
         numbers = f"{row['precision']:9.3f} {row['recall']:9.3f} {row['f1']:9.3f} {row['total']:9,}"

@@ -24,6 +24,7 @@ from latentry.pipeline import (
 )
 from latentry.progress import console
 from latentry.recipe import Recipe
+from latentry.report.page import write_report
 from latentry.run import Run
 from latentry.training.budget import with_epochs
 from latentry.training.job import Job
@@ -53,6 +54,8 @@ def compare_recipes(
     """
     if num_seeds < 1 or not labels:
         raise RecipeError(f"{num_seeds} seeds and the shares {labels} of the labels leave nothing to train: give one")
+    if not all(0 < share <= 1 for share in labels):
+        raise RecipeError(f"the shares {labels} of the labels are not all above 0 and up to 1: give some as in 0.01, 1")
     images = load_train(first.data)
     split = make_split(images, first.data)
     recipes = matched(first, second or unpretrained(first), images, split, budget)
@@ -71,7 +74,7 @@ def compare_recipes(
         shares = [[(_obtained(left, folder), _obtained(right, folder)) for left, right in pairs] for pairs in planned]
         if part == "test":
             for run in (run for pairs in shares for pair in pairs for run in pair):
-                evaluate(run)
+                _open_test(run)
     return result(shares, part, budget, (recipes[0].name, recipes[1].name))
 
 
@@ -95,8 +98,16 @@ def compare_runs(first: str, second: str, *, test: bool) -> dict[str, Any]:
         names = (first, second)
     if part == "test":
         for run in (run for pair in pairs for run in pair):
-            evaluate(run)
+            _open_test(run)
     return result([pairs], part, "as run", names)
+
+
+def _open_test(run: Run) -> None:
+    """Evaluates `run`; its page and its model card, where there are some, no longer say that the test is closed."""
+    was_open = run.results()["test"] is not None
+    evaluate(run)
+    if run.report_file.exists() and not was_open:
+        write_report(run)
 
 
 def matched(first: Recipe, second: Recipe, images: ImageSet, split: Split, budget: Budget) -> tuple[Recipe, Recipe]:
@@ -203,7 +214,7 @@ def _part(recipes: Iterable[Recipe], *, test: bool) -> str:
 def _by_key(pattern: str) -> dict[tuple[int, str, str], Run]:
     """The finished runs of one side, by what their partners must share."""
     runs: dict[tuple[int, str, str], Run] = {}
-    way = None
+    way = data = None
     for folder in folders_of(pattern):
         run = Run.open(folder)
         results = run.results()
@@ -212,7 +223,10 @@ def _by_key(pattern: str) -> dict[tuple[int, str, str], Run]:
         way = way or _way(run)
         if _way(run) != way:
             raise RunError(f"{pattern} names runs of several recipes or settings: narrow it to one way of training")
-        key = (results["seed"], results["dataset_sha256"], results["split_sha256"])
+        data = data or results["dataset_sha256"]
+        if results["dataset_sha256"] != data:
+            raise RunError(f"{pattern} names runs on different images: narrow it to those of one dataset")
+        key = (results["seed"], data, results["split_sha256"])
         if key in runs:
             raise RunError(f"{runs[key].folder} and {folder} have the same seed and split: narrow {pattern} to one")
         runs[key] = run
@@ -283,7 +297,11 @@ def _notes(pairs: list[RunPair], cost: list[dict[str, Any]], budget: Budget) -> 
         notes.append(f"Descriptive: they did not cost the same, {spent} ({why}).")
     shares = [run.recipe().data.labels for run in pairs[0]]
     if min(shares) < 1:
-        given = " and ".join(f"{side['name']} {100 * share:g} %" for side, share in zip(cost, shares, strict=True))
+        numbers = [run.results()["labelled_images"] for run in pairs[0]]
+        given = " and ".join(
+            f"{side['name']} {number:,} ({100 * share:g} %)"
+            for side, number, share in zip(cost, numbers, shares, strict=True)
+        )
         notes.append(f"Labels given: {given}.")
     if len({one.results()["split_sha256"] for one, _ in pairs}) > 1:
         notes.append("Pairs of several folds: their training images overlap, so the interval is somewhat too narrow.")

@@ -75,6 +75,13 @@ class Job:
         pixels = (torch.from_numpy(self.images.images[part]).float().div_(255) for part in parts)
         return patch_moments(((part - mean) / deviation for part in pixels), self.recipe.model.patch_side)
 
+    @property
+    def labelled(self) -> np.ndarray:
+        """Indices of the images that an epoch of classifying visits: each once, or a share of each class repeated."""
+        train, drawn = self.split.train, derive_seed(self.recipe.seed, "labels")
+        visited: np.ndarray = train[labelled(self.images.labels[train], self.recipe.data.labels, drawn)]
+        return visited
+
     def loader(self, stage: str, *, training: bool = True) -> Loader:
         """The batches of "pretrain" or "classify", of the training or of the validation part."""
         augment: Augment = getattr(self.recipe.batches, stage)
@@ -82,8 +89,7 @@ class Job:
         if training and stage == "pretrain":
             indices = np.concatenate([indices, self.split.unlabelled])
         if training and stage == "classify":
-            drawn = derive_seed(self.recipe.seed, "labels")
-            indices = indices[labelled(self.images.labels[indices], self.recipe.data.labels, drawn)]
+            indices = self.labelled
         return Loader(
             self.images,
             indices,
