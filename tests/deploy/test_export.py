@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from latentry import cli
+from latentry import cli, files
 from latentry.deploy import export as exporting
 from latentry.deploy.export import export
 from latentry.deploy.predictor import Predictor
@@ -68,6 +68,14 @@ def test_eight_bits_are_measured(finished_run, tmp_path):
     answer = Predictor.load(finished_run).answer(predictions["validation_example_images"])
     assert given[0] == pytest.approx(answer.probabilities, abs=0.1)
     assert list(tmp_path.iterdir()) == [tmp_path / "small.onnx"]
+
+
+def test_eight_bits_are_measured_on_the_images_of_the_run_alone(finished_run, tmp_path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    files.write_json(run / "results.json", Run.open(run).results() | {"dataset_sha256": "of fewer images"})
+    with pytest.raises(RunError, match="was trained on have changed: restore them, or leave --int8 out"):
+        export(run, tmp_path / "small.onnx", int8=True)
+    assert not (tmp_path / "small.onnx").exists()
 
 
 @pytest.mark.parametrize("difference", ["nan", "0.002"])

@@ -8,6 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from latentry.deploy.listening import LOOPBACK, check_token, listen, local_names
+from latentry.deploy.listening import LOOPBACK, ImpatientProtocol, check_token, listen, local_names
 from latentry.deploy.neighbours import neighbours_of
 from latentry.deploy.predictor import Predictor
 from latentry.deploy.serve import create_app
@@ -81,6 +82,10 @@ def animated() -> bytes:
 
 def form(*contents: bytes, field: str = "images") -> list[tuple[str, tuple[str, bytes]]]:
     return [(field, (f"{number}.png", content)) for number, content in enumerate(contents)]
+
+
+def named(name: bytes) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="images"; ' + name + b"\r\n\r\nabc\r\n--x--"
 
 
 def decoded(address: str) -> np.ndarray:
@@ -161,6 +166,13 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
         ({"content": two_files[:-80], "headers": FORM}, 400, "no whole multipart"),
         ({"content": two_files[:150], "headers": FORM}, 400, "no whole multipart"),
         ({"content": b"--x--", "headers": FORM}, 422, "no file in the field 'images'"),
+        ({"content": named(b"filename*=undefined''x.png"), "headers": FORM}, 422, "and nothing else"),
+        ({"content": named(b"filename*=u\0tf''x.png"), "headers": FORM}, 422, "and nothing else"),
+        (
+            {"content": b"abc", "headers": {"content-type": "multipart/form-data; boundary*=idna''x"}},
+            415,
+            "the body is no multipart/form-data",
+        ),
         ({"content": b"--x\r\n\r\nabc\r\n--x--", "headers": FORM}, 422, "and nothing else"),
         ({"files": form(*[flat_webp()] * 20)}, 413, "the images have 80,000,000 pixels together"),
         ({"content": b"abc"}, 415, "the body is no multipart/form-data"),
@@ -313,3 +325,14 @@ def test_a_failure_says_nothing_of_the_inside_nor_of_the_client(predictor, monke
 def test_it_answers_to_the_names_it_has(host, names):
     with listen(host, 0) as bound:
         assert local_names(bound) == names
+
+
+def test_an_answer_that_nobody_reads_is_not_held():
+    protocol = object.__new__(ImpatientProtocol)
+    protocol.loop, protocol.transport, protocol.cycle = Mock(), Mock(), Mock(response_complete=True)
+    protocol.transport.is_closing.return_value = True
+    for unread, before, aborted in ((9, 0, False), (5, 9, False), (5, 5, True)):
+        protocol.transport.get_write_buffer_size.return_value = unread
+        protocol.close_silent(protocol.cycle, before)
+        assert protocol.transport.abort.called is aborted
+    assert [call.args[3] for call in protocol.loop.call_later.call_args_list] == [9, 5]

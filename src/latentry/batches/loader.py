@@ -1,5 +1,6 @@
 """Batches of a stage: uint8 images on the device in, channels-last float batches out, no per-image Python."""
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -53,8 +54,7 @@ class Loader:
         rank: int = 0,
         num_processes: int = 1,
     ) -> None:
-        # A GPU gets its images once; the processor takes them from where they are, which may be a file.
-        self.images = torch.from_numpy(images.images[indices]).to(device) if device.type != "cpu" else images.images
+        self.source = images.images
         self.labels = torch.from_numpy(images.labels[indices])
         self.indices = torch.from_numpy(indices)
         self.batch_size = min(batch_size, len(indices)) if training else batch_size
@@ -69,6 +69,17 @@ class Loader:
         self.rank = rank
         self.num_processes = num_processes
         self.epoch = 0
+
+    @functools.cached_property
+    def images(self) -> Tensor | np.ndarray:
+        """A GPU gets its images once, for the first batch; the processor takes them from where they are, or a file."""
+        if self.device.type == "cpu":
+            return self.source
+        return torch.from_numpy(self.source[self.indices.numpy()]).to(self.device)
+
+    def release(self) -> None:
+        """Frees the GPU's images until the next batch."""
+        self.__dict__.pop("images", None)
 
     batch_sampler = None
 

@@ -27,7 +27,7 @@ OUTPUTS = ("probabilities", "latent", "reconstruction")
 LARGEST_DIFFERENCE = 1e-3
 OPSET = 20
 NUM_CALIBRATION_IMAGES = 512
-BATCH_SIZE = 100
+BATCH_PIXELS = 100 * 32 * 32
 LEAST_LOG_RATIO = -1e4
 """Stands for a class that can't be, whose logarithm no file holds."""
 
@@ -137,11 +137,13 @@ def _write(predictor: Predictor, shown: np.ndarray, file: Path) -> None:
 
 
 def _largest_difference(predictor: Predictor, shown: np.ndarray, session: Any) -> float:
-    images = np.ascontiguousarray(shown.transpose(0, 2, 3, 1))
-    with torch.inference_mode():
-        expected = Graph(predictor).eval()(torch.from_numpy(images))
-    given = session.run(None, {"images": images})
-    return max(float(np.abs(one.numpy() - other).max()) for one, other in zip(expected, given, strict=True))
+    graph, largest = Graph(predictor).eval(), []
+    for images in _batches(shown):
+        with torch.inference_mode():
+            expected = graph(torch.from_numpy(images))
+        given = session.run(None, {"images": images})
+        largest += [np.abs(one.numpy() - other).max() for one, other in zip(expected, given, strict=True)]
+    return float(np.max(largest))
 
 
 def _images_of(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,17 +152,21 @@ def _images_of(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not len(split.validation):
         raise RunError(f"{run.folder} has no validation images to measure int8 by: export a held-out run")
     images = load_train(run.recipe().data)
+    if images.sha256 != run.results()["dataset_sha256"]:
+        raise RunError(f"the images that {run.folder} was trained on have changed: restore them, or leave --int8 out")
     chosen = np.random.default_rng(0).permutation(split.train)[:NUM_CALIBRATION_IMAGES]
     return images.images[np.sort(chosen)], images.images[split.validation], images.labels[split.validation]
 
 
-def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), BATCH_SIZE):
-        yield np.ascontiguousarray(images[start : start + BATCH_SIZE].transpose(0, 2, 3, 1))
+def _batches(images: np.ndarray, description: str = "") -> Iterator[np.ndarray]:
+    size = max(1, BATCH_PIXELS // images.shape[-1] ** 2)
+    starts = range(0, len(images), size)
+    for start in track(starts, description) if description else starts:
+        yield np.ascontiguousarray(images[start : start + size].transpose(0, 2, 3, 1))
 
 
 def _accuracy(session: Any, images: np.ndarray, labels: np.ndarray, form: str) -> float:
-    batches = track(_batches(images), f"Validating {form}", -(-len(images) // BATCH_SIZE))
+    batches = _batches(images, f"Validating {form}")
     chosen = [session.run(["probabilities"], {"images": batch})[0].argmax(axis=1) for batch in batches]
     return float((np.concatenate(chosen) == labels).mean())
 

@@ -71,16 +71,19 @@ class ImpatientProtocol(H11Protocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(SILENT_SECONDS, self.close_silent, None)
+        self.loop.call_later(SILENT_SECONDS, self.close_silent, None, 0)
 
-    def close_silent(self, seen: Any) -> None:
-        """Closes it if the request that was `seen` last is answered and no other came."""
-        if self.transport.is_closing():
+    def close_silent(self, seen: Any, unread: int) -> None:
+        """Closes it if the request that was `seen` last is answered and no other came, or if nobody reads the answer:
+        it has as many bytes `unread` as before."""
+        left = self.transport.get_write_buffer_size()
+        if self.transport.is_closing() and not left:
             return
-        if self.cycle is seen and (seen is None or seen.response_complete):
+        answered = self.cycle is seen and (seen is None or seen.response_complete)
+        if (answered and not left) or (left and left == unread):
             self.transport.abort()
         else:
-            self.loop.call_later(SILENT_SECONDS, self.close_silent, self.cycle)
+            self.loop.call_later(SILENT_SECONDS, self.close_silent, self.cycle, left)
 
 
 def listen(host: str, port: int) -> socket.socket:

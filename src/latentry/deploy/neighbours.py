@@ -12,7 +12,7 @@ from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.data.split import Split
 from latentry.deploy.predictor import Predictor
 from latentry.errors import LatentryError, RunError
-from latentry.evaluation.similar import NUM_FITTED, Projection
+from latentry.evaluation.similar import Projection, num_fitted
 from latentry.progress import console
 from latentry.run import Run
 
@@ -103,7 +103,8 @@ def _kept(file: Path, belongs: str) -> dict[str, np.ndarray] | None:
 
 
 def _placed(images: ImageSet, indices: np.ndarray, predictor: Predictor) -> dict[str, np.ndarray]:
-    fitted = np.sort(np.random.default_rng(0).permutation(indices)[:NUM_FITTED])
+    size = predictor.answer(images.images[indices[:1]], decode=False).latents.size
+    fitted = np.sort(np.random.default_rng(0).permutation(indices)[: num_fitted(size)])
     asked = predictor.answers(images.images, fitted, "Finding components", decode=False)
     projection = Projection.fit(np.concatenate([answer.latents for _, answer in asked]))
     points = np.empty((len(indices), len(projection.components)), dtype=np.float32)

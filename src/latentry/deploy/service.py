@@ -60,7 +60,8 @@ class Service:
                 try:
                     answer = await unless_gone(request, self.batcher.ask(pictures, decode=decode))
                 except (MemoryError, RuntimeError) as error:
-                    if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+                    short = ("allocate memory", "out of memory")  # as torch says it of a processor's and of a GPU's
+                    if isinstance(error, RuntimeError) and not any(words in str(error) for words in short):
                         raise
                     raise HTTPException(503, "there is no memory left: try again in a second", AGAIN) from None
         return names, pictures, answer

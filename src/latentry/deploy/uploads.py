@@ -57,7 +57,10 @@ class Uploads:
         """
         form = Message()
         form["content-type"] = request.headers.get("content-type", "")
-        boundary = form.get_boundary("")
+        try:
+            boundary = form.get_boundary("")
+        except ValueError:  # in a charset of which there is none, or that can't be
+            boundary = ""
         if form.get_content_type() != "multipart/form-data" or not (boundary and boundary.isascii()):
             raise HTTPException(415, f"the body is no multipart/form-data with files in the field {FIELD!r}")
         body = bytearray()
@@ -114,8 +117,12 @@ def files_in(body: bytearray, boundary: bytes, most: int) -> list[tuple[str, byt
     for part in parts:
         head, _, content = part.partition(b"\r\n\r\n")
         described = email.message_from_string(head[:LARGEST_HEADER].decode(errors="replace").lstrip())
-        name = described.get_filename()
-        if name is None or described.get_param("name", header="content-disposition") != FIELD:
+        try:
+            name = described.get_filename()
+            field = described.get_param("name", header="content-disposition")
+        except ValueError:  # likewise
+            name = field = None
+        if name is None or field != FIELD:
             raise HTTPException(422, f"the form must have files in the field {FIELD!r}, and nothing else")
         files.append((name, bytes(content)))
     if not files:

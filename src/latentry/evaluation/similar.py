@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 NUM_COMPONENTS = 64
-NUM_FITTED = 5_000
+NUM_FITTED, FITTED_BYTES = 5_000, 1 << 29
 CHUNK = 500
 """Images that are compared with all others at once, or pairs of images, at a time."""
 SIDE = 32
@@ -36,7 +36,7 @@ class Projection:
     @classmethod
     def fit(cls, latents: np.ndarray) -> "Projection":
         """Of latents (N, ...)."""
-        rows = latents.reshape(len(latents), -1).astype(np.float32)
+        rows = latents.reshape(len(latents), -1).astype(np.float32, copy=False)
         fitted = PCA(min(NUM_COMPONENTS, *rows.shape), random_state=0).fit(rows)
         return cls(fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32))
 
@@ -46,12 +46,18 @@ class Projection:
         return projected
 
 
+def num_fitted(latent_size: int) -> int:
+    """From how many latents of so many numbers the components are found."""
+    return min(NUM_FITTED, max(4 * NUM_COMPONENTS, FITTED_BYTES // (4 * latent_size)))
+
+
 def nearest(latents: np.ndarray, count: int) -> np.ndarray:
     """Indices, (N, count), of the images whose latents (N, ...) are nearest to each one's, without itself.
 
     By Euclidean distance in their principal components.
     """
-    projection = Projection.fit(latents[np.random.default_rng(0).permutation(len(latents))[:NUM_FITTED]])
+    fitted = np.random.default_rng(0).permutation(len(latents))[: num_fitted(latents[0].size)]
+    projection = Projection.fit(latents[fitted])
     points = torch.from_numpy(np.concatenate([projection(part) for part in _chunks(latents)]))
     count = min(count, len(points) - 1)
     norms = points.square().sum(dim=1)

@@ -193,8 +193,8 @@ def latent_map(latents: np.ndarray, labels: np.ndarray, class_names: list[str], 
         axis.set_yticks([])
         if len(class_names) <= LARGEST_NUM_NAMED:
             # Given as they are: of labels that begin with an underscore Matplotlib makes no entry.
-            place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 5}
-            axis.legend(dots, class_names, frameon=False, fontsize=8, markerscale=2, **place)
+            below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 5}
+            axis.legend(dots, class_names, frameon=False, fontsize=8, markerscale=2, **below)
 
     return draw(6.4, 5.6, paint)
 

@@ -1,6 +1,5 @@
 """How many epochs fit into a number of minutes, from measured steps."""
 
-import itertools
 import math
 import statistics
 import time
@@ -18,6 +17,8 @@ NUM_WARM_STEPS = 3
 NUM_TIMED_STEPS = 9
 MARGIN = 1.1
 """Steps of a whole run, with loading, logging and checkpoints, against the bare ones that are timed."""
+SECONDS_AN_EPOCH = 0.2
+"""For the checkpoints and the metrics of every epoch, however short."""
 FORWARD_SHARE = 1 / 3
 
 
@@ -30,8 +31,10 @@ def epoch_seconds(module: StageModule, loader: Loader, num_held_out: int, precis
     parameters = [parameter for part in probe.trained() for parameter in part.parameters()]
     optimizer = build_optimizer(parameters, probe.settings)
     seconds = []
-    for batch in itertools.islice(loader, NUM_WARM_STEPS + NUM_TIMED_STEPS):
+    batches = iter(loader)
+    for _ in range(min(len(loader), NUM_WARM_STEPS + NUM_TIMED_STEPS)):
         started = time.perf_counter()
+        batch = next(batches)
         with autocast(loader.device, precision):
             loss = probe.losses(batch)["loss"]
         optimizer.zero_grad()
@@ -42,7 +45,7 @@ def epoch_seconds(module: StageModule, loader: Loader, num_held_out: int, precis
         seconds.append(time.perf_counter() - started)
     step_seconds = statistics.median(seconds[NUM_WARM_STEPS:] or seconds)
     steps = len(loader) + FORWARD_SHARE * num_held_out / loader.batch_size
-    return MARGIN * step_seconds * steps
+    return MARGIN * step_seconds * steps + SECONDS_AN_EPOCH
 
 
 def fit_epochs(

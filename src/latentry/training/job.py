@@ -135,6 +135,7 @@ class Job:
                     continue
                 loader, module = self.loader(name), self.stage(name, network, num_steps=1)
                 seconds[name] = epoch_seconds(module, loader, len(self.split.validation), self.precision)
+                loader.release()
                 forward_seconds = FORWARD_SHARE * seconds[name] / (len(loader) * loader.batch_size)
                 image_seconds = max(image_seconds, forward_seconds)
         num_test = 10_000 if self.recipe.data.source == "cifar10" else len(self.split.validation)
@@ -188,6 +189,8 @@ class Job:
         module = self.stage(name, network, getattr(self.recipe, name).max_epochs * len(loader))
         validation = self.loader(name, training=False) if len(self.split.validation) else None
         fit(module, loader, validation, run=run, device=self.device, precision=self.precision)
+        for used in filter(None, (loader, validation)):
+            used.release()
         return self._flops(module, run)
 
     def _flops(self, module: StageModule, run: Run) -> int:
