@@ -89,15 +89,22 @@ def test_a_layer_that_is_not_there_and_a_run_that_pretrained_nothing_are_refused
         train(borrowing(plain, toy_folder), tmp_path / "run")
 
 
-def test_the_committed_encoder_of_system_6_is_whole():
-    run = Run.open(Path(__file__).parents[2] / "docs" / "results" / "encoders" / "seed1-ae-0")
-    recipe = load_recipe("seed1-frozen11", {"pretrain.encoder_from": str(run.folder)})
-    network = build_network(recipe.model, 32, 10, torch.zeros(3), torch.ones(3))
-    before = network.encoder.conv4[0].weight.clone()
+@pytest.mark.parametrize(
+    ("lender", "reader", "layer", "psnr"),
+    [
+        ("seed1-ae-0", "seed1-frozen11", "4", 26.50),
+        ("seed1-ae-augmented-0", "seed1-frozen-augmented", "7", 16.74),
+    ],
+)
+def test_the_committed_encoders_are_whole(lender, reader, layer, psnr):
+    run = Run.open(Path(__file__).parents[2] / "docs" / "results" / "encoders" / lender)
+    recipe = load_recipe(reader, {"pretrain.encoder_from": str(run.folder)})
+    encoder = (network := build_network(recipe.model, 32, 10, torch.zeros(3), torch.ones(3))).encoder
+    before = encoder.get_submodule(f"conv{layer}.0").weight.clone()
     copy_encoder(run, network, recipe.pretrain.encoder_until)
-    assert not torch.equal(network.encoder.conv4[0].weight, before)
-    assert network.encoder.norm4.running_var.isfinite().all()
-    assert run.results()["pretrained_validation_psnr"] == pytest.approx(26.5, abs=0.01)
+    assert not torch.equal(encoder.get_submodule(f"conv{layer}.0").weight, before)
+    assert encoder.get_submodule(f"norm{layer}").running_var.isfinite().all()
+    assert run.results()["pretrained_validation_psnr"] == pytest.approx(psnr, abs=0.01)
 
 
 def test_a_temperature_is_lent_to_what_is_trained_alike_on_the_same_images(finished_run, toy_folder, toy_images):
