@@ -9,6 +9,7 @@ import resource
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,10 @@ def archive() -> bytes:
     return stream.getvalue()
 
 
+FORGIVING = {"decoded images"}
+"""What can't be read is made again."""
+
+
 def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes, Path], None]:
     """A reader of files as one of bytes."""
 
@@ -96,10 +101,6 @@ def checkpoint() -> bytes:
     stream = io.BytesIO()
     torch.save({"state_dict": {"weight": torch.zeros(3)}, "epoch": 1}, stream)
     return stream.getvalue()
-
-
-def load_checkpoint(path: Path) -> None:
-    torch.load(checked(path), weights_only=True)
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -162,7 +163,7 @@ READERS: dict[str, tuple[bytes, Callable[[bytes, Path], object]]] = {
     ),
     "table": (TABLE, in_file("table.csv", lambda path: (listed_for_training(path, "group"), listed_for_test(path)))),
     "recipe": (load_recipe("quick").to_toml().encode(), in_file("mine.toml", lambda path: load_recipe(str(path)))),
-    "checkpoint": (checkpoint(), in_file("last.ckpt", load_checkpoint)),
+    "checkpoint": (checkpoint(), in_file("last.ckpt", checked)),
     "decoded images": (
         b'{"broken": {"3": "it is empty"}}',
         in_file("place.json", lambda path: _kept(path.with_suffix(""), 5, 16)),
@@ -170,30 +171,48 @@ READERS: dict[str, tuple[bytes, Callable[[bytes, Path], object]]] = {
 }
 
 
-def bounded(read: Callable[[], object]) -> None:
-    """Reads; whatever is wrong is said in one line, and it takes neither long nor much memory."""
-    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    said = ""
-    try:
-        read()
-    except (LatentryError, PictureError) as error:
-        said = str(error)
-    assert "\n" not in said
-    assert time.perf_counter() - started < LONGEST_SECONDS
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < LARGEST_BYTES
+@dataclass
+class Readings:
+    """What reading many inputs came to; anything but an answer or a `LatentryError` has ended the test by itself."""
+
+    said: list[str] = field(default_factory=list)
+    longest_seconds: float = 0.0
+    largest_bytes: int = 0
+
+    def add(self, read: Callable[[], object]) -> None:
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            read()
+        except (LatentryError, PictureError) as error:
+            self.said.append(str(error))
+        self.longest_seconds = max(self.longest_seconds, time.perf_counter() - started)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        self.largest_bytes = max(self.largest_bytes, grown)
+
+    @property
+    def problems(self) -> list[str]:
+        """Empty if each refusal was one line and no input took long or much memory."""
+        problems = [said for said in self.said if not said or "\n" in said]
+        if self.longest_seconds > LONGEST_SECONDS:
+            problems.append(f"{self.longest_seconds:.1f} s for one input")
+        if self.largest_bytes > LARGEST_BYTES:
+            problems.append(f"{self.largest_bytes:,} bytes for one input")
+        return problems
 
 
-def fuzzed(valid: bytes, read: Callable[[bytes], object]) -> None:
-    bounded(lambda: read(valid))
+def fuzzed(valid: bytes, read: Callable[[bytes], object]) -> Readings:
+    readings = Readings()
+    readings.add(lambda: read(valid))
 
     @settings(
         max_examples=NUM_INPUTS, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
     )
     @given(content=mutated(valid))
     def inputs(content: bytes) -> None:
-        bounded(lambda: read(content))
+        readings.add(lambda: read(content))
 
     inputs()
+    return readings
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -202,7 +221,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 @pytest.mark.parametrize("name", READERS)
 def test_readers_of_one_file(name, tmp_path):
     valid, read = READERS[name]
-    fuzzed(valid, lambda content: read(content, tmp_path))
+    readings = fuzzed(valid, lambda content: read(content, tmp_path))
+    assert readings.problems == []
+    assert readings.said or name in FORGIVING
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -214,7 +235,9 @@ def test_a_model_folder(name, tmp_path):
         file.write_bytes(content)
         load_model(tmp_path)
 
-    fuzzed(valid, read)
+    readings = fuzzed(valid, read)
+    assert readings.problems == []
+    assert readings.said
 
 
 @pytest.mark.parametrize(
@@ -234,7 +257,9 @@ def test_a_run_folder(name, read, finished_run, tmp_path):
         (tmp_path / name).write_bytes(content)
         read(run)
 
-    fuzzed((finished_run / name).read_bytes(), written)
+    readings = fuzzed((finished_run / name).read_bytes(), written)
+    assert readings.problems == []
+    assert readings.said
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])

@@ -63,6 +63,23 @@ class Data(Section):
     """Share of each class's training labels that stage 2 may use, drawn by the run's seed; pretraining sees every
     training image. An epoch keeps its length: the labelled images come round more often."""
 
+    @model_validator(mode="after")
+    def settings_suit_the_source(self) -> Self:
+        """Refuses what only other sources have."""
+        if self.source == "cifar10" and self.image_size != 32:
+            raise ValueError(f"data.image_size = {self.image_size}, and CIFAR-10 has 32: leave it out")
+        if self.source == "cifar10" and self.unlabelled:
+            raise ValueError(
+                f"data.unlabelled = {self.unlabelled} would bring images from outside into the reference problem: "
+                "leave it out, or give your own images with --data"
+            )
+        if not self.source.lower().endswith(".csv") and self.group_column:
+            raise ValueError(
+                f"data.group_column = {self.group_column} names a column, and {self.source} is no CSV file: give one, "
+                "or leave it out"
+            )
+        return self
+
 
 class Augment(Section):
     """Random transforms of one stage's training batches; every default is off."""
@@ -112,6 +129,16 @@ class Model(Section):
     """Node 4: the light network's, the record network behind its first layer, seed 1's CNN or dense classifier, or
     seed 2's with its 16 outputs."""
 
+    @model_validator(mode="after")
+    def patches_have_their_components(self) -> Self:
+        """Refuses more than a patch has values."""
+        if self.patch_components > 3 * self.patch_side**2:
+            raise ValueError(
+                f"model.patch_components = {self.patch_components}, and patches of {self.patch_side} pixels have "
+                f"{3 * self.patch_side**2}: lower it"
+            )
+        return self
+
 
 class Stage(Section):
     """Optimisation settings that both stages share."""
@@ -151,6 +178,14 @@ class Stage(Section):
     """Plateau never goes below it."""
     early_stopping_patience: Annotated[int, Field(ge=0)] = 0
     """Epochs without a better validation loss before the stage stops; 0 never stops."""
+
+    @model_validator(mode="after")
+    def optimizer_decays(self) -> Self:
+        """Refuses weight decay to the optimizers that know none."""
+        if self.optimizer.startswith(("keras-", "muon")) and self.weight_decay:
+            stage = type(self).__name__.lower()
+            raise ValueError(f"{stage}.optimizer = {self.optimizer} has no weight decay: set it to 0 or use adamw")
+        return self
 
 
 class Pretrain(Stage):
@@ -198,6 +233,18 @@ class Classify(Stage):
             )
         return wanted
 
+    @model_validator(mode="after")
+    def late_weights_come_to_count(self) -> Self:
+        """Refuses late weights where there are none, or where the stage may have ended by then."""
+        if self.class_weight_after and self.class_weight == "none":
+            raise ValueError("classify.class_weight_after delays weights, and classify.class_weight is none: set it")
+        if self.class_weight_after and self.early_stopping_patience:
+            raise ValueError(
+                "classify.early_stopping_patience may stop before classify.class_weight_after lets weights count: set "
+                "one of them to 0"
+            )
+        return self
+
 
 class Evaluate(Section):
     """How a trained network is asked."""
@@ -240,17 +287,8 @@ class Recipe(Section):
                     f"{stage.early_stopping_patience}), and the all-train standing has none: set {name}.schedule to "
                     f"constant, linear or one-cycle, {name}.early_stopping_patience to 0 and fix {name}.max_epochs"
                 )
-            if stage.optimizer.startswith(("keras-", "muon")) and stage.weight_decay:
-                raise ValueError(f"{name}.optimizer = {stage.optimizer} has no weight decay: set it to 0 or use adamw")
         if not (self.classify.max_epochs or self.pretrain.max_epochs):
             raise ValueError("pretrain.max_epochs and classify.max_epochs are both 0: set one of them to 1 or more")
-        if self.classify.class_weight_after and self.classify.class_weight == "none":
-            raise ValueError("classify.class_weight_after delays weights, and classify.class_weight is none: set it")
-        if self.classify.class_weight_after and self.classify.early_stopping_patience:
-            raise ValueError(
-                "classify.early_stopping_patience may stop before classify.class_weight_after lets weights count: set "
-                "one of them to 0"
-            )
         if self.classify.logit_adjustment and self.batches.classify.balanced:
             raise ValueError(
                 "classify.logit_adjustment is for classes of which some are rarer, and batches.classify.balanced makes "
@@ -275,26 +313,8 @@ class Recipe(Section):
                 f"model.autoencoder = {self.model.autoencoder} has nothing to pretrain: set pretrain.max_epochs and "
                 "classify.reconstruction_weight to 0 and leave pretrain.encoder_from out"
             )
-        if self.model.patch_components > 3 * self.model.patch_side**2:
-            raise ValueError(
-                f"model.patch_components = {self.model.patch_components}, and patches of {self.model.patch_side} "
-                f"pixels have {3 * self.model.patch_side**2}: lower it"
-            )
         if self.data.standing == "held-out" and self.evaluate.temperature_from:
             raise ValueError("evaluate.temperature_from is for the all-train standing: a held-out run fits its own")
-        if self.data.source == "cifar10":
-            if self.data.image_size != 32:
-                raise ValueError(f"data.image_size = {self.data.image_size}, and CIFAR-10 has 32: leave it out")
-            if self.data.unlabelled:
-                raise ValueError(
-                    f"data.unlabelled = {self.data.unlabelled} would bring images from outside into the reference "
-                    "problem: leave it out, or give your own images with --data"
-                )
-        if not self.data.source.lower().endswith(".csv") and self.data.group_column:
-            raise ValueError(
-                f"data.group_column = {self.data.group_column} names a column, and {self.data.source} is no CSV file: "
-                "give one, or leave it out"
-            )
         return self
 
     @property

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from latentry.evaluation.metrics import calibration_error, classification_metrics, reliability, ssim
 from latentry.inference import fit_temperature, probabilities
@@ -75,6 +76,17 @@ def test_the_fitted_temperature_is_the_one_that_made_the_labels():
     labels = np.array([generator.choice(5, p=row) for row in true])
     assert fit_temperature(logits, labels) == pytest.approx(2.0, rel=0.05)
     assert probabilities(logits, 2.0).sum(axis=1) == pytest.approx(1)
+
+
+def test_calibration_error_agrees_with_torchmetrics():
+    generator = torch.Generator().manual_seed(0)
+    chances = torch.softmax(3 * torch.randn(500, 7, generator=generator), dim=1)
+    labels = torch.randint(7, (500,), generator=generator)
+    expected = multiclass_calibration_error(chances, labels, num_classes=7, n_bins=15, norm="l1").item()
+    assert calibration_error(labels.numpy(), chances.numpy()) == pytest.approx(expected, abs=1e-6)
+    assert expected > 0.3
+    certain = np.array([[1.0, 0.0], [0.95, 0.05]], dtype=np.float32)  # of one bin, which torchmetrics makes two
+    assert calibration_error(np.array([0, 1]), certain) == pytest.approx((1 + 0.95 - 1) / 2)
 
 
 def test_reliability_has_the_bins_of_the_calibration_error():

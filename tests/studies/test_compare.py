@@ -156,7 +156,15 @@ def test_finished_runs_are_paired_by_seed(finished):
     assert fewer["names"] == sides
     given = [json.loads((Path(side) / "results.json").read_text())["labelled_images"] for side in sides]
     assert given[0] > 8 * given[1] > 0
-    assert f"Labels given: {sides[0]} {given[0]} (100 %) and {sides[1]} {given[1]} (10 %)." in fewer["notes"]
+    said = f"Labels given: {sides[0]} 100 % ({given[0]} images) and {sides[1]} 10 %"
+    assert f"{said} ({given[1]} images)." in fewer["notes"]
+    older = copied.with_name("older")
+    shutil.copytree(sides[1], older)
+    results = json.loads((older / "results.json").read_text())
+    del results["labelled_images"]  # as it was before runs said how many
+    (older / "results.json").write_text(json.dumps(results))
+    notes = compare.compare_runs(sides[0], str(older), test=False)["notes"]
+    assert f"Labels given: {sides[0]} 100 % ({given[0]} images) and {older} 10 %." in notes
 
 
 def test_what_is_kept_of_runs_compares_as_they_do(finished, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ class Loader:
 
     @functools.cached_property
     def images(self) -> Tensor | np.ndarray:
-        """A GPU gets its images once, for the first batch; the processor takes them from where they are, or a file."""
+        """A GPU gets its images once, for the first batch; the processor reads them where they are, be it a file."""
         if self.device.type == "cpu":
             return self.source
         return torch.from_numpy(self.source[self.indices.numpy()]).to(self.device)

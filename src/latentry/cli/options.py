@@ -57,13 +57,14 @@ def parse_prior(text: str) -> dict[str, float]:
     prior, rest = {}, text.strip(",")
     while rest:
         found = re.match(r"(.+?)=([^=,]*)(?:,+|$)", rest, re.DOTALL)
-        part = found[0].rstrip(",") if found else rest
         try:
-            name, number = found.groups() if found else ("", "")
-            prior[name] = float(number)
+            if found is None:
+                raise ValueError
+            prior[found[1]] = float(found[2])
         except ValueError:
+            part = found[0].rstrip(",") if found else rest
             raise RecipeError(f"--prior {part!r} is not of the form CLASS=SHARE, such as bird=0.5") from None
-        rest = rest.removeprefix(found[0] if found else rest)
+        rest = rest[found.end() :]
     return prior
 
 

@@ -299,7 +299,7 @@ def _notes(pairs: list[RunPair], cost: list[dict[str, Any]], budget: Budget) -> 
     if min(shares) < 1:
         numbers = [run.results()["labelled_images"] for run in pairs[0]]
         given = " and ".join(
-            f"{side['name']} {number:,} ({100 * share:g} %)"
+            f"{side['name']} {100 * share:g} %" + (f" ({number:,} images)" if number is not None else "")
             for side, number, share in zip(cost, numbers, shares, strict=True)
         )
         notes.append(f"Labels given: {given}.")
