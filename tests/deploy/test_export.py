@@ -92,7 +92,9 @@ def test_the_command_says_what_it_found(finished_run, tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit) as leaving:
         cli.main()
     assert not leaving.value.code
-    said = capfd.readouterr().out.splitlines()
+    output, errors = capfd.readouterr()
+    assert errors == ""
+    said = output.splitlines()
     assert re.fullmatch(r"largest difference from PyTorch: \d\S*", said[0])
     assert re.fullmatch(r"validation accuracy: \d+\.\d\d % in fp32, \d+\.\d\d % in int8", said[1])
     assert said[2].endswith(f"MiB: {file}")

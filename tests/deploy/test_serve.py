@@ -21,7 +21,7 @@ from latentry.deploy.neighbours import neighbours_of
 from latentry.deploy.predictor import Predictor
 from latentry.deploy.serve import create_app
 from latentry.deploy.uploads import Limits
-from latentry.errors import RecipeError
+from latentry.errors import RecipeError, RunError
 from latentry.run import Run
 
 LIMIT = 300_000
@@ -336,3 +336,8 @@ def test_an_answer_that_nobody_reads_is_not_held():
         protocol.close_silent(protocol.cycle, before)
         assert protocol.transport.abort.called is aborted
     assert [call.args[3] for call in protocol.loop.call_later.call_args_list] == [9, 5]
+
+
+def test_an_address_that_is_none_is_named():
+    with pytest.raises(RunError, match=r"can't listen on ::1::, port 80 \([A-Z][a-z ]+\): choose another --port"):
+        listen("::1::", 80)

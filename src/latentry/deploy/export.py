@@ -108,7 +108,8 @@ def export(folder: Path, out: Path, *, prior: dict[str, float] | None = None, in
 
 def _write(predictor: Predictor, shown: np.ndarray, file: Path) -> None:
     onnx = extra("export", "onnx")
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    for name in ("onnxscript", "torch.onnx"):  # of which the second misses packages that are not needed
+        logging.getLogger(name).setLevel(logging.ERROR)
     example = torch.from_numpy(np.ascontiguousarray(shown[:2].transpose(0, 2, 3, 1)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

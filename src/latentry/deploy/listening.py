@@ -1,7 +1,6 @@
 """Between the network and the web service: the socket, how long silence is borne, what every answer carries."""
 
 import ipaddress
-import os
 import signal
 import socket
 import traceback
@@ -9,6 +8,7 @@ from asyncio import Transport
 from pathlib import Path
 from typing import Any
 
+import torch
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -96,8 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        unknown = isinstance(error, socket.gaierror)
-        reason = error.strerror if unknown else os.strerror(error.errno or 0)
+        reason = str(error.strerror).partition(" (while")[0]
         raise RunError(f"can't listen on {host}, port {port} ({reason}): choose another --port or --host") from None
     # Else an answer's body waits until its header is acknowledged, which takes some clients 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -134,6 +133,7 @@ def run(app: FastAPI, listening: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=STOPPING_SECONDS,
     )
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # who reads, decodes and sends needs a core, too
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the server raises them once more when it has stopped
     uvicorn.Server(config).run(sockets=[listening])
