@@ -214,6 +214,19 @@ def test_what_the_autoencoder_does_for_system_7_follows_from_the_committed_runs(
     assert f"McNemar's p of each pair is at most {max(stored['mcnemar_p']):.0e}" in text
 
 
+def test_near_duplicates_are_as_many_as_were_found():
+    with (RESULTS / "near-duplicates-cifar10.csv").open() as file:
+        pairs = list(csv.DictReader(file))
+
+    def share(threshold: float) -> str:
+        return f"{len({pair['test'] for pair in pairs if float(pair['similarity']) >= threshold}) / 100:.2f}"
+
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert f"[all {len(pairs)} pairs]" in text
+    assert f"images ({share(0.6)} %) have a near-duplicate" in text
+    assert f"{share(0.65)}, {share(0.7)} and {share(0.8)} %" in text
+
+
 def test_serving_is_as_fast_as_was_measured():
     text = " ".join((ROOT / "docs" / "serving.md").read_text().split())
     lines = (RESULTS / "serving.txt").read_text().splitlines()
