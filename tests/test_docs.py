@@ -227,6 +227,17 @@ def test_near_duplicates_are_as_many_as_were_found():
     assert f"{share(0.65)}, {share(0.7)} and {share(0.8)} %" in text
 
 
+def test_memory_is_what_was_measured():
+    text = " ".join((ROOT / "docs" / "faq.md").read_text().split())
+    rows = (RESULTS / "memory.txt").read_text()
+    (own, resident, seconds), (asked, _, asking) = re.findall(
+        r"^\w+ +([\d.]+) GiB of its own +([\d.]+) GiB resident +(\d+) s$", rows, re.MULTILINE
+    )
+    assert f"took {own} GiB of memory and {int(seconds) / 60:.0f} minutes" in text
+    assert f"{resident} GiB were resident" in text
+    assert f"took {asked} GiB and {int(asking) / 60:.0f} minutes" in text
+
+
 def test_serving_is_as_fast_as_was_measured():
     text = " ".join((ROOT / "docs" / "serving.md").read_text().split())
     lines = (RESULTS / "serving.txt").read_text().splitlines()

@@ -66,17 +66,17 @@ def test_the_script_runs_what_is_left_and_packs_it(toy_folder, tmp_path):
     }
     cuts = [argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")]
     only = ["--only", "seed2", "--only", "seed2-pretrained"]
-    command = [sys.executable, SCRIPT, "all.tar.gz", "--repeats", "2", *only, *cuts]
+    command = [sys.executable, SCRIPT, "all.tar.gz", "--repeats", "1", *only, *cuts]
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
         lines = done.stdout.splitlines()
-        runs = [f"{name}-seed-{seed}" for name in ("seed2", "seed2-pretrained") for seed in range(2)]
-        assert sorted(lines[:4]) == sorted(f"{run}: done" for run in runs)
-        assert "2 pairs" in done.stdout  # the verdict on pretraining
+        runs = ["seed2-seed-0", "seed2-pretrained-seed-0"]
+        assert sorted(lines[:2]) == sorted(f"{run}: done" for run in runs)
+        assert "one pair" in done.stdout  # the verdict on pretraining
         assert "packed: all.tar.gz" in lines
     with tarfile.open(tmp_path / "all.tar.gz") as archive:
         names = archive.getnames()
-    assert len(names) == 4 * 3 + 1
+    assert len(names) == 2 * 3 + 1
     assert {f"{run}/results.json" for run in runs} < set(names)
     log = (tmp_path / "runs" / "seed2-pretrained-seed-0.log").read_text()
     assert log.count("pretrain epoch 1/1") == 1
