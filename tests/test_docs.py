@@ -105,7 +105,8 @@ def test_a_recipes_header_says_what_to_expect(name):
 def test_every_committed_result_stands_in_a_row_with_its_numbers():
     table = (ROOT / "docs" / "results.md").read_text()
     linked = re.findall(r"^\|(.*)\[json\]\(results/([\w./-]+)\.json\) \|$", table, re.MULTILINE)
-    committed = [path.stem for path in RESULTS.glob("*.json") if not path.stem.startswith(("compare-", "published-"))]
+    of_several = ("compare-", "published-", "batch-statistics-")
+    committed = [path.stem for path in RESULTS.glob("*.json") if not path.stem.startswith(of_several)]
     committed += [f"pairs/{path.parent.name}/results" for path in RESULTS.glob("pairs/*/results.json")]
     assert sorted(name for _, name in linked) == sorted(committed)
     for row, name in linked:
@@ -212,6 +213,17 @@ def test_what_the_autoencoder_does_for_system_7_follows_from_the_committed_runs(
     ]
     assert all(row in text for row in rows)
     assert f"McNemar's p of each pair is at most {max(stored['mcnemar_p']):.0e}" in text
+    frozen = json.loads((RESULTS / "pairs" / "seed1-control-frozen11-0" / "results.json").read_text())
+    reached = [100 * run["test"]["accuracy"] for run in (seventh[0], control[0], frozen)]
+    assert f"the network came to {reached[2]:.2f} %, which is {reached[1] - reached[2]:.2f} points less" in text
+    assert f"brought {reached[0] - reached[2]:.2f} of them back" in text
+    assert frozen["split_sha256"] == seventh[0]["split_sha256"]
+    for path, words in (
+        ("seed1-control-frozen11-0", "get {of_batch:.1f} % of the validation images right instead of {stored:.1f} %"),
+        ("seed1-frozen11-2", "it is {of_batch:.1f} instead of {stored:.1f} %"),
+    ):
+        content = json.loads((RESULTS / f"batch-statistics-{path}.json").read_text())
+        assert words.format(**{name: 100 * content[name] for name in ("of_batch", "stored")}) in text
 
 
 def test_near_duplicates_are_as_many_as_were_found():
