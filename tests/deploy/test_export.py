@@ -50,6 +50,7 @@ def load(folder: Path):
     return load_model(folder / "model")
 
 
+@pytest.mark.slow
 def test_a_prior_goes_into_the_file(finished_run, tmp_path):
     export(finished_run, tmp_path / "never.onnx", prior={"cross": 0.0})
     images = np.zeros((2, 32, 32, 3), dtype=np.uint8)
@@ -57,6 +58,7 @@ def test_a_prior_goes_into_the_file(finished_run, tmp_path):
     assert (chances[:, 1] == 0).all()
 
 
+@pytest.mark.slow
 def test_eight_bits_are_measured(finished_run, tmp_path):
     result = export(finished_run, tmp_path / "small.onnx", int8=True)
     run = Run.open(finished_run)
@@ -70,6 +72,7 @@ def test_eight_bits_are_measured(finished_run, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "small.onnx"]
 
 
+@pytest.mark.slow
 def test_eight_bits_are_measured_on_the_images_of_the_run_alone(finished_run, tmp_path):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     files.write_json(run / "results.json", Run.open(run).results() | {"dataset_sha256": "of fewer images"})
@@ -86,6 +89,7 @@ def test_a_file_that_says_something_else_is_not_written(finished_run, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_found(finished_run, tmp_path, monkeypatch, capfd):
     file = tmp_path / "model.onnx"
     monkeypatch.setattr(sys, "argv", ["latentry", "export", str(finished_run), "--int8", "--out", str(file)])

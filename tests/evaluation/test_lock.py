@@ -37,6 +37,7 @@ def test_only_evaluate_mentions_the_test_images():
     assert mentions == OPENERS
 
 
+@pytest.mark.slow
 def test_training_never_opens_it_and_evaluating_opens_it_once(toy_folder, tmp_path, monkeypatch):
     opened = []
     genuine = data.listed_for_test

@@ -5,6 +5,7 @@ import io
 import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from latentry import files
@@ -63,6 +64,7 @@ def test_a_class_without_images_to_validate_on_has_no_recall(finished_run, tmp_p
     assert "| cross | 34 | \u2013 |" in (run.model_folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_charts_of_many_classes_stay_small():
     names = [f"class {number}" for number in range(400)]
     chart = figures.confusion(np.eye(400, dtype=int).tolist(), names)
