@@ -21,9 +21,10 @@ from step import best_seconds
 
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
-from latentry.recipe import Augment, load_recipe
+from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.runtime import autocast, hardware, resolve_precision
+from latentry.settings import Augment
 from latentry.training.job import Job
 from latentry.training.optimizers import build_optimizer
 from latentry.training.stage import fit

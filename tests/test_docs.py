@@ -219,11 +219,11 @@ def test_what_the_autoencoder_does_for_system_7_follows_from_the_committed_runs(
     assert f"brought {reached[0] - reached[2]:.2f} of them back" in text
     assert frozen["split_sha256"] == seventh[0]["split_sha256"]
     for path, words in (
-        ("seed1-control-frozen11-0", "get {of_batch:.1f} % of the validation images right instead of {stored:.1f} %"),
-        ("seed1-frozen11-2", "it is {of_batch:.1f} instead of {stored:.1f} %"),
+        ("seed1-control-frozen11-0", "get {by_batch:.1f} % of the validation images right instead of {standard:.1f} %"),
+        ("seed1-frozen11-2", "it is {by_batch:.1f} instead of {standard:.1f} %"),
     ):
         content = json.loads((RESULTS / f"batch-statistics-{path}.json").read_text())
-        assert words.format(**{name: 100 * content[name] for name in ("of_batch", "stored")}) in text
+        assert words.format(**{name: 100 * content[name] for name in ("by_batch", "standard")}) in text
 
 
 def test_near_duplicates_are_as_many_as_were_found():

@@ -29,9 +29,10 @@ from latentry.errors import DataError, LatentryError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.models.network import build_network
 from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_model, save_model
-from latentry.recipe import Model, load_recipe
+from latentry.recipe import load_recipe
 from latentry.run import Run
-from latentry.training.checkpoint import checked
+from latentry.settings import Model
+from latentry.training.checkpoint import loaded
 
 NUM_INPUTS = int(os.environ.get("LATENTRY_HOSTILE_INPUTS", "500"))
 LONGEST_SECONDS, LARGEST_BYTES = 5.0, 1 << 30
@@ -163,7 +164,7 @@ READERS: dict[str, tuple[bytes, Callable[[bytes, Path], object]]] = {
     ),
     "table": (TABLE, in_file("table.csv", lambda path: (listed_for_training(path, "group"), listed_for_test(path)))),
     "recipe": (load_recipe("quick").to_toml().encode(), in_file("mine.toml", lambda path: load_recipe(str(path)))),
-    "checkpoint": (checkpoint(), in_file("last.ckpt", checked)),
+    "checkpoint": (checkpoint(), in_file("last.ckpt", loaded)),
     "decoded images": (
         b'{"broken": {"3": "it is empty"}}',
         in_file("place.json", lambda path: _kept(path.with_suffix(""), 5, 16)),

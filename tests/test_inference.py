@@ -5,7 +5,7 @@ import torch
 
 from latentry.inference import answers
 from latentry.models.network import build_network
-from latentry.recipe import Model
+from latentry.settings import Model
 
 
 def test_the_last_layer_is_in_full_precision_and_logits_are_the_mean_over_views():

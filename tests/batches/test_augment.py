@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from latentry.batches.augment import AffineParameters, affine, cutout, draw_affine, flips, transform, translate
-from latentry.recipe import Augment
+from latentry.settings import Augment
 
 KERAS = np.load(Path(__file__).parents[1] / "reference" / "keras_affine.npz")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentry.batches.loader import Loader
-from latentry.recipe import Augment
+from latentry.settings import Augment
 
 AUGMENT = Augment(flip="random", translate=2, rotation=10, cutout=5)
 

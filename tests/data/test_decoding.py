@@ -11,7 +11,7 @@ from PIL import Image
 from latentry.data import decoding, load_test, load_train
 from latentry.data.decoding import decoded
 from latentry.errors import DataError
-from latentry.recipe import Data
+from latentry.settings import Data
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split, limited, make_split
 from latentry.errors import DataError, RunError
-from latentry.recipe import Data
+from latentry.settings import Data
 
 NAMES = ("bird", "cat", "deer", "dog")
 

@@ -7,7 +7,7 @@ from latentry.errors import RecipeError
 from latentry.models.autoencoder import seed1_decoder, seed1_encoder
 from latentry.models.classifier import cnn_classifier, dense_classifier
 from latentry.models.network import build_network, latent_shape
-from latentry.recipe import Model
+from latentry.settings import Model
 
 
 def count(*modules: torch.nn.Module) -> int:

@@ -9,7 +9,8 @@ from torch.nn import functional
 from latentry.errors import RecipeError
 from latentry.models.network import build_network
 from latentry.models.patches import PatchDecoder, fit_patches, patch_encoder, patch_moments
-from latentry.recipe import Model, load_recipe
+from latentry.recipe import load_recipe
+from latentry.settings import Model
 
 
 def smooth_images(count: int, size: int = 12) -> torch.Tensor:

@@ -16,7 +16,8 @@ from latentry.models.autoencoder import seed1_decoder, seed1_encoder, seed2_enco
 from latentry.models.blocks import keras_norm
 from latentry.models.classifier import Seed2Classifier, cnn_classifier, dense_classifier
 from latentry.models.network import build_network
-from latentry.recipe import Model, Stage, load_recipe
+from latentry.recipe import load_recipe
+from latentry.settings import Model, Stage
 from latentry.training.callbacks import Stopping
 from latentry.training.job import Job
 from latentry.training.optimizers import build_optimizer, build_plateau

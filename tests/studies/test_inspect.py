@@ -13,8 +13,8 @@ from PIL import Image
 from latentry import data
 from latentry.errors import DataError, RunError
 from latentry.files import check_ours
-from latentry.recipe import Data
 from latentry.report.inspection import findings, write_inspection
+from latentry.settings import Data
 from latentry.studies import inspect
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from latentry.errors import RecipeError
-from latentry.recipe import Classify, Pretrain, Recipe
+from latentry.recipe import Recipe
+from latentry.settings import Classify, Pretrain
 from latentry.training.budget import fit_epochs
 
 RECIPE = Recipe(name="r", pretrain=Pretrain(max_epochs=2), classify=Classify(max_epochs=8))

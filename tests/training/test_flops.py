@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from latentry.batches.loader import Loader
 from latentry.models.autoencoder import light_encoder
 from latentry.models.network import build_network
-from latentry.recipe import Augment, Classify, Model, Pretrain
+from latentry.settings import Augment, Classify, Model, Pretrain
 from latentry.training.classify import Classification
 from latentry.training.flops import inference_flops_per_image, training_flops_per_image
 from latentry.training.pretrain import Pretraining

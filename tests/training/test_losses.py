@@ -6,7 +6,7 @@ from torch import nn
 
 from latentry.batches.loader import Batch
 from latentry.models.network import build_network
-from latentry.recipe import Classify, Model
+from latentry.settings import Classify, Model
 from latentry.training.classify import Classification
 from latentry.training.flops import training_flops_per_image
 from latentry.training.losses import classification_loss

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim._muon import _zeropower_via_newtonschulz
 
-from latentry.recipe import Stage
+from latentry.settings import Stage
 from latentry.training.optimizers import build_optimizer, build_plateau, learning_rate_factor
 
 

@@ -11,9 +11,10 @@ from latentry.batches.loader import Batch, Loader
 from latentry.data.split import make_split
 from latentry.errors import DivergenceError, RecipeError, RunError
 from latentry.models.network import build_network
-from latentry.recipe import Augment, Classify, Model, Pretrain, load_recipe
+from latentry.recipe import load_recipe
 from latentry.run import Run
-from latentry.training.checkpoint import checked
+from latentry.settings import Augment, Classify, Model, Pretrain
+from latentry.training.checkpoint import loaded
 from latentry.training.classify import Classification
 from latentry.training.job import Job
 from latentry.training.pretrain import Pretraining, corrupted
@@ -120,7 +121,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place_and_the_last_good_checkp
     module = Diverging(build(), Classify(max_epochs=3), seed=0, num_steps=9)
     with pytest.raises(DivergenceError, match=r"stage classify became nan in epoch 2, step 2: .*checkpoint is .*last"):
         run_stage(module, toy_images, tmp_path)
-    assert checked(tmp_path / "checkpoints" / "classify" / "last.ckpt")
+    assert loaded(tmp_path / "checkpoints" / "classify" / "last.ckpt")
     assert len(Run(tmp_path).metrics()) == 1
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latentry.recipe import Augment
+from latentry.settings import Augment
 
 
 @dataclasses.dataclass(frozen=True)

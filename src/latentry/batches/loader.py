@@ -11,8 +11,8 @@ from torch import Tensor
 from latentry.batches.augment import transform
 from latentry.batches.sampling import oversampled, shuffled
 from latentry.data.imageset import ImageSet
-from latentry.recipe import Augment
 from latentry.runtime import derive_seed
+from latentry.settings import Augment
 
 
 class Batch(NamedTuple):

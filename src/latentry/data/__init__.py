@@ -10,7 +10,7 @@ from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.data.listing import Listing, has_test, listed_for_test, listed_for_training
 from latentry.errors import DataError
 from latentry.progress import console
-from latentry.recipe import Data
+from latentry.settings import Data
 
 LARGEST_BROKEN_SHARE = 0.05
 FEW_IMAGES = 10

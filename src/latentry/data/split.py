@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 from latentry import files
 from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.errors import DataError, RunError
-from latentry.recipe import Data
+from latentry.settings import Data
 
 NUM_FOLDS = 5
 

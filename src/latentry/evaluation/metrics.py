@@ -59,6 +59,8 @@ def classification_metrics(
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error of 15 equal bins, of labels (N,) and probabilities (N, K).
 
+    The bins are those of `reliability`; torchmetrics gives a confidence of exactly 1 a bin of its own.
+
     Source: Guo et al. 2017, arXiv 1706.04599, equation 3.
     """
     confidence, right, bins = _binned(labels, probabilities)

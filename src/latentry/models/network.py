@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from latentry.errors import RecipeError
 from latentry.models import autoencoder, classifier, patches
-from latentry.recipe import Model
+from latentry.settings import Model
 
 
 class Autoencoder(NamedTuple):

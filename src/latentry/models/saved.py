@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from latentry import files
 from latentry.errors import RunError
 from latentry.models.network import AutoencoderClassifier, build_network
-from latentry.recipe import ImageSize, Model
+from latentry.settings import ImageSize, Model
 
 FORMAT_VERSION = 1
 LARGEST_NUM_CLASSES = 100_000

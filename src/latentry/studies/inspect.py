@@ -21,7 +21,8 @@ from latentry.models.network import latent_shape
 from latentry.models.saved import load_model
 from latentry.pipeline import Calibration, resolved, train_on
 from latentry.progress import console
-from latentry.recipe import Data, Recipe, load_recipe
+from latentry.recipe import Recipe, load_recipe
+from latentry.settings import Data
 
 RECIPE = "quick"
 PRETRAIN = {"max_epochs": 2, "min_steps_per_epoch": 50}

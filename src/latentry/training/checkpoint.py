@@ -46,17 +46,21 @@ def newest(folder: Path) -> Path | None:
         RunError: all that it has are damaged.
     """
     found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]
-    for path in found[:-1]:
+    for path in found:
         try:
-            return checked(path)
+            loaded(path)
         except RunError as error:
+            if path is found[-1]:
+                raise
             reason = str(error).partition(":")[0]
             console.print(f"{reason}: going on from the one before", style="yellow", soft_wrap=True)
-    return checked(found[-1]) if found else None
+        else:
+            return path
+    return None
 
 
-def checked(path: Path) -> Path:
-    """Returns `path` if it is a whole checkpoint.
+def loaded(path: Path) -> dict[str, Any]:
+    """What the checkpoint at `path` holds, on the processor.
 
     Raises:
         RunError: it is missing, cut short or altered.
@@ -64,10 +68,9 @@ def checked(path: Path) -> Path:
     try:
         with zipfile.ZipFile(path) as archive:
             reason = archive.testzip()
-        if reason is None:  # what is in it is as it was; torch is more particular about the rest
-            torch.load(path, map_location="cpu", weights_only=True)
+        if reason is None:  # torch itself doesn't look whether what is in it is as it was
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return content
     except Exception as error:  # noqa: BLE001 - zipfile and torch raise half a dozen kinds on a damaged file
         reason = str(error).partition("\n")[0]
-    if reason is not None:
-        raise RunError(f"checkpoint {path} is damaged ({reason}): remove {path.parent} and resume to repeat that stage")
-    return path
+    raise RunError(f"checkpoint {path} is damaged ({reason}): remove {path.parent} and resume to repeat that stage")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from latentry.batches.loader import Batch
 from latentry.models.network import AutoencoderClassifier, leading_layers
-from latentry.recipe import Classify
+from latentry.settings import Classify
 from latentry.training.losses import classification_loss, psnr, reconstruction_loss
 from latentry.training.stage import StageModule
 

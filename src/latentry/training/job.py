@@ -15,9 +15,10 @@ from latentry.models.network import AutoencoderClassifier, build_network
 from latentry.models.patches import PatchDecoder, fit_patches, patch_moments
 from latentry.models.saved import load_weights, save_weights
 from latentry.progress import console
-from latentry.recipe import Augment, Recipe
+from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import derive_seed, keep_freed_memory, resolve_device, resolve_precision
+from latentry.settings import Augment
 from latentry.training.budget import FORWARD_SHARE, epoch_seconds, fit_epochs
 from latentry.training.classify import Classification
 from latentry.training.flops import training_flops_per_image

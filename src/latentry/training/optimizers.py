@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from latentry.recipe import Stage
+from latentry.settings import Stage
 
 KERAS_EPSILON = 1e-7
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8

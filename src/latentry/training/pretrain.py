@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentry.batches.loader import Batch
-from latentry.recipe import Pretrain
+from latentry.settings import Pretrain
 from latentry.training.losses import psnr, reconstruction_loss
 from latentry.training.stage import StageModule
 

@@ -20,11 +20,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from latentry.batches.loader import Batch, Loader
 from latentry.errors import DivergenceError, Interrupted
 from latentry.models.network import AutoencoderClassifier
-from latentry.recipe import Stage
 from latentry.run import Run
 from latentry.runtime import Precision, derive_seed
+from latentry.settings import Stage
 from latentry.training.callbacks import EpochLog, EpochProgress, Stopping
-from latentry.training.checkpoint import AtomicCheckpoints, checked, newest
+from latentry.training.checkpoint import AtomicCheckpoints, loaded, newest
 from latentry.training.optimizers import build_optimizer, build_plateau, step_schedule
 
 NUM_STEPS_BETWEEN_CHECKS = 10
@@ -194,7 +194,7 @@ def fit(
         if is_main:
             signal.signal(signal.SIGINT, handler)
     if validation is not None:
-        state = torch.load(checked(folder / "best.ckpt"), map_location="cpu", weights_only=True)["state_dict"]
+        state = loaded(folder / "best.ckpt")["state_dict"]
         module.load_state_dict(state)
     module.to(device).eval()
     return epoch_log
