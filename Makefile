@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run install test test-fast check bench browser clean
+.PHONY: run install test test-fast reliability check bench browser clean
 
 run: $(STAMP)
 	$(BIN)/latentry train quick --test
@@ -15,6 +15,9 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -m "not slow"
+
+reliability: $(STAMP)
+	$(BIN)/pytest -m reliability
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from latentry.evaluation.evaluate import Measured, first_of_each_class, measure,
 from latentry.inference import fit_temperature, log_ratio
 from latentry.models.network import AutoencoderClassifier, latent_shape
 from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_config, save_model
+from latentry.processes import place
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
@@ -53,7 +54,15 @@ def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_te
     Raises:
         LatentryError: of whichever kind tells what to mend.
     """
-    Run.check_free(folder)
+    processes = place()
+    if processes.world_size > 1 and (minutes is not None or recipe.control):
+        raise RecipeError(
+            f"{processes.world_size} processes train one run of a fixed length: leave out --minutes and --control"
+        )
+    if processes.num_restarts and Run(folder).recipe_file.exists():
+        return resume(folder)
+    if processes.rank == 0:
+        Run.check_free(folder)
     recipe = resolved(recipe)
     if minutes is not None and not 0 < minutes < math.inf:
         raise RecipeError(f"--minutes {minutes:g} is not a length of time: give a number such as 10")
@@ -82,9 +91,11 @@ def train_on(
     job = Job(recipe, images, split)
     if minutes is not None:
         job = Job(job.within(minutes / 2 if recipe.control else minutes), images, split)
-    with Run(folder).locked():
-        run = Run.create(folder, job.recipe)
-        files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
+    run = Run(folder)
+    with run.locked():
+        if job.place.rank == 0:
+            Run.create(folder, job.recipe)
+            files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
         finish(job, run, calibration)
     if recipe.control:
         train_control(run)
@@ -103,7 +114,8 @@ def resume(folder: Path) -> Run:
         if run.results_file.exists():
             run.results()
         else:
-            files.remove_partial(folder)
+            if place().rank == 0:
+                files.remove_partial(folder)
             continue_stages(run, recipe)
     if recipe.control:
         train_control(run)
@@ -124,7 +136,7 @@ def continue_stages(run: Run, recipe: Recipe) -> None:
             raise RunError(
                 f"the images of {recipe.data.source} are not those that {run.folder} began with: restore them"
             )
-    else:
+    elif place().rank == 0:
         files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
     finish(Job(recipe, images, split), run, borrowed_calibration(recipe, images))
 
@@ -242,6 +254,8 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
     `calibration` is for a run without validation images; with them it is fitted.
     """
     network, flops = job.train(run)
+    if job.place.rank:
+        return
     recipe, images, split = job.recipe, job.images, job.split
     started = time.perf_counter()
     arrays = train_examples(images, split)

@@ -6,10 +6,12 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from latentry.processes import place
+
 Item = TypeVar("Item")
 
-console = Console(stderr=True, markup=False, highlight=False)
-"""Messages and bars go to the error stream; standard output is for results."""
+console = Console(stderr=True, markup=False, highlight=False, quiet=place().rank > 0)
+"""Messages and bars go to the error stream; standard output is for results. Of several processes the first speaks."""
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:

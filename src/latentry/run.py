@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from latentry import files
 from latentry.errors import RecipeError, RunError
+from latentry.processes import place
 from latentry.recipe import Recipe, parse_recipe
 
 LOCK, HOLDER = ".lock", ".holder"
@@ -123,9 +124,14 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Keeps other processes from writing into the folder until the block ends, or this process, however it does.
 
+        Of processes that train together the first holds it.
+
         Raises:
             RunError: another process holds it; says which.
         """
+        if place().rank:
+            yield
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         lock, holder = FileLock(self.folder / LOCK), self.folder / HOLDER
         try:

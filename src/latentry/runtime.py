@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from latentry.errors import RecipeError
+from latentry.processes import place
 
 Precision = Literal["bf16", "fp32"]
 
@@ -67,6 +70,22 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(MALLOC_MMAP_MAX, 0)
         mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def join(device: torch.device) -> None:
+    """Connects this process to those that train with it, once.
+
+    torchrun's store, in which they leave their addresses, outlives a restart: so each start has its own part of it.
+    """
+    if place().world_size == 1 or distributed.is_initialized():
+        return
+    store, rank, world_size = next(iter(rendezvous("env://")))
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=distributed.PrefixStore(f"start {place().num_restarts}", store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def derive_seed(seed: int, *names: str | int) -> int:

@@ -57,8 +57,8 @@ class Loader:
         self.source = images.images
         self.labels = torch.from_numpy(images.labels[indices])
         self.indices = torch.from_numpy(indices)
-        self.batch_size = min(batch_size, len(indices)) if training else batch_size
-        assert self.batch_size % num_processes == 0, (self.batch_size, num_processes)
+        largest = len(indices) // num_processes * num_processes
+        self.batch_size = min(batch_size, largest) if training else batch_size
         self.augment = augment
         self.stage = stage
         self.seed = seed

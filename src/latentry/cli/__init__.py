@@ -10,6 +10,7 @@ import typer
 from latentry import __version__
 from latentry.cli import models, runs, studies
 from latentry.errors import Interrupted, LatentryError
+from latentry.processes import place
 
 app = typer.Typer(
     add_completion=False,
@@ -43,6 +44,10 @@ def version(
     if show or context.invoked_subcommand is None:
         print(__version__ if show else context.get_help())
         raise typer.Exit
+    if place().world_size > 1 and context.invoked_subcommand != "train":
+        raise LatentryError(
+            f"{place().world_size} processes can share train alone: start {context.invoked_subcommand} as one"
+        )
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from latentry.cli.options import (
     parse_limit,
 )
 from latentry.errors import RecipeError
+from latentry.processes import place
 
 if TYPE_CHECKING:
     from latentry.run import Run
@@ -113,6 +114,8 @@ def train_recipe(
 
     from latentry.pipeline import train
 
+    if place().world_size > 1 and out is None:
+        raise RecipeError("several processes train one run: name its folder with --out")
     folder = out or free_folder(Path("runs"), f"{resolved.name}-{resolved.seed}")
     finish(train(resolved, folder, minutes=minutes, will_test=test), test=test, as_json=as_json)
 
@@ -133,7 +136,9 @@ def report_run(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) ->
 
 
 def finish(run: "Run", *, test: bool, as_json: bool) -> None:
-    """Opens the test set where asked, writes the report, and prints results and the report's path."""
+    """Opens the test set where asked, writes the report, and prints results and the report's path; one process does."""
+    if place().rank:
+        return
     from latentry.evaluation.evaluate import evaluate
     from latentry.report.page import against_control, write_report
     from latentry.report.summary import summary

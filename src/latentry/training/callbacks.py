@@ -54,7 +54,8 @@ class EpochLog(Callback):
             "images_per_second": len(loader) * loader.batch_size / seconds,
         }
         self.rows.append({column: row.get(column, metrics.get(column)) for column in METRICS})
-        self.run.write_metrics(self.earlier + self.rows)
+        if trainer.is_global_zero:
+            self.run.write_metrics(self.earlier + self.rows)
         console.print(_line(self.rows[-1], trainer.max_epochs or 0), soft_wrap=True)
 
 

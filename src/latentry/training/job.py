@@ -14,6 +14,7 @@ from latentry.errors import RecipeError, RunError
 from latentry.models.network import AutoencoderClassifier, build_network
 from latentry.models.patches import PatchDecoder, fit_patches, patch_moments
 from latentry.models.saved import load_weights, save_weights
+from latentry.processes import place
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
@@ -41,8 +42,11 @@ class Job:
         self.split = split
         self.device = resolve_device(recipe.device)
         self.precision = resolve_precision(recipe.precision, self.device)
+        self.place = place()
         if self.device.type == "cpu":
             keep_freed_memory()
+        elif self.place.world_size > 1:
+            self.device = torch.device("cuda", self.place.local_rank)
         self.image_size = images.images.shape[-1]
         self.num_classes = len(images.class_names)
         self.counts = images.counts(split.train)
@@ -53,6 +57,13 @@ class Job:
                 f"batches.pretrain.balanced = true balances classes, and {len(split.unlabelled)} images have no label: "
                 "leave one of them out"
             )
+        for name in STAGES:
+            size, processes = getattr(recipe, name).batch_size, self.place.world_size
+            if size % processes or len(split.train) < processes:
+                raise RecipeError(
+                    f"{processes} processes can't share batches of {name}.batch_size = {size} of {len(split.train)} "
+                    "images evenly: make it a multiple of their number, or start fewer"
+                )
         self.lender = lender(recipe, images, split)
         # A class's name, a layer or a size that doesn't fit is found now, not after pretraining.
         self.stage("classify", self.network(), num_steps=1)
@@ -102,6 +113,8 @@ class Job:
             training=training,
             original_target=stage == "pretrain" and self.recipe.pretrain.target == "original",
             min_steps=getattr(self.recipe, stage).min_steps_per_epoch if training else 0,
+            rank=self.place.rank,
+            num_processes=self.place.world_size,
         )
 
     def stage(self, name: str, network: AutoencoderClassifier, num_steps: int) -> StageModule:
@@ -166,7 +179,8 @@ class Job:
                 flops["pretrain"] = self._flops(self.stage("pretrain", network, num_steps=1), run)
             else:
                 flops["pretrain"] = self._fit("pretrain", network, run)
-                save_weights(run.pretrained_file, network)
+                if self.place.rank == 0:
+                    save_weights(run.pretrained_file, network)
         if self.recipe.classify.max_epochs:
             flops["classify"] = self._fit("classify", network, run)
         return network.eval(), flops

@@ -12,6 +12,7 @@ from typing import Any, Self
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -20,8 +21,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from latentry.batches.loader import Batch, Loader
 from latentry.errors import DivergenceError, Interrupted
 from latentry.models.network import AutoencoderClassifier
+from latentry.processes import place
 from latentry.run import Run
-from latentry.runtime import Precision, derive_seed
+from latentry.runtime import Precision, derive_seed, join
 from latentry.settings import Stage
 from latentry.training.callbacks import EpochLog, EpochProgress, Stopping
 from latentry.training.checkpoint import AtomicCheckpoints, loaded, newest
@@ -56,6 +58,11 @@ class StageModule(lightning.LightningModule, abc.ABC):
     def trained(self) -> list[nn.Module]:
         """The parts whose parameters this stage may move."""
 
+    def leaves_out(self) -> bool:
+        """Whether the network has parameters that could be trained, and that this stage doesn't move."""
+        moved = {id(parameter) for part in self.trained() for parameter in part.parameters()}
+        return any(parameter.requires_grad and id(parameter) not in moved for parameter in self.network.parameters())
+
     def probe(self) -> Self:
         """A copy with a network of its own that trains alike, without the Trainer."""
         trainer, self._trainer = self._trainer, None
@@ -86,7 +93,8 @@ class StageModule(lightning.LightningModule, abc.ABC):
         return optimizer
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(derive_seed(self.seed, self.name, "network", self.current_epoch))
+        mine = [self.global_rank] if self.global_rank else []  # each process draws its own noise and dropout
+        torch.manual_seed(derive_seed(self.seed, self.name, "network", self.current_epoch, *mine))
         self.prepare()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -99,7 +107,8 @@ class StageModule(lightning.LightningModule, abc.ABC):
         return losses
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log("validation", self.losses(batch), len(batch.labels))
+        if len(batch.labels):  # of a small last batch a process may have none
+            self._log("validation", self.losses(batch), len(batch.labels))
 
     def on_train_epoch_end(self) -> None:
         # Before the checkpoint of the epoch is written, so that none holds what can't be used.
@@ -169,6 +178,7 @@ def fit(
     """
     folder = run.checkpoints(module.name)
     epoch_log = EpochLog(module.name, run)
+    join(device)
     trainer = _trainer(module, run, device, precision, epoch_log, validates=validation is not None)
     module.train()
     module.prepare()
@@ -203,8 +213,10 @@ def fit(
 def _trainer(
     module: StageModule, run: Run, device: torch.device, precision: Precision, epoch_log: EpochLog, *, validates: bool
 ) -> lightning.Trainer:
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    settings = module.settings
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    settings, processes = module.settings, place()
+    alone = processes.world_size == 1
     callbacks: list[Callback] = [epoch_log, EpochProgress(module.name, settings.max_epochs)]
     # The last in order is written last, so that it knows what the best was.
     for kind, name, monitor in ((SettledCheckpoint, "best", "validation_loss"), (ModelCheckpoint, "last", None)):
@@ -222,7 +234,9 @@ def _trainer(
         callbacks.append(Stopping("validation_loss", patience=settings.early_stopping_patience, check_finite=False))
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        devices=[device.index or 0] if device.type == "cuda" and alone else processes.local_world_size,
+        num_nodes=processes.world_size // processes.local_world_size,
+        strategy="auto" if alone else DDPStrategy(find_unused_parameters=module.leaves_out()),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=settings.max_epochs,
         callbacks=callbacks,
