@@ -83,6 +83,10 @@ def test_the_same_images_in_any_form_give_the_same_answer(fitted, digits):
     eight = (images * 255).round().astype(np.uint8)
     estimator._learn_range(eight)
     assert np.array_equal(expected(estimator, eight), grey)
+    with pytest.raises(
+        ValueError, match="X is float64, and the images that were fitted are uint8: give all in one form"
+    ):
+        expected(estimator, images)
 
 
 def test_classes_may_be_anything_and_unlabelled_images_help_themselves(digits):
@@ -125,6 +129,8 @@ def test_what_cannot_be_used_is_refused(digits):
         LatentClassifier().fit(images.reshape(200, 2, 2, 16), labels)
     with pytest.raises(RecipeError, match="no recipe called"):
         LatentClassifier("quik").fit(images, labels)
+    with pytest.raises(ValueError, match="X is uint8, and the images that were fitted are numbers that are not"):
+        LatentClassifier().fit(images, labels, unlabelled=images.astype(np.uint8))
 
 
 @pytest.mark.slow

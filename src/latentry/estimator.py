@@ -31,8 +31,9 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
 
     `X` is images, uint8 or float, of shape (N, H, W, 3), (N, H, W, 1), (N, 3, H, W), (N, 1, H, W) or (N, H, W); or rows
     (N, features) that `image_shape` makes images of. Float images that leave [0, 1] are scaled by the least and
-    greatest value of the training images. Rows without `image_shape` are laid out as small square pictures, each
-    feature scaled by its own range: that works, and is no use.
+    greatest value of the training images. All that an estimator sees are uint8, or none.
+    Rows without `image_shape` are laid out as small square pictures, each feature scaled by its own range: that works,
+    and is no use.
 
     Parameters:
         recipe: a recipe's name or TOML file.
@@ -86,11 +87,10 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
         if unlabelled is not None:
             arrays.append(self._images(check_array(unlabelled, allow_nd=True, dtype="numeric")))
             labels = np.concatenate([labels, np.full(len(arrays[1]), UNLABELLED)])
-        pictures = X.ndim > 2 or self.image_shape is not None
         names = tuple(str(number) for number in range(len(self.classes_)))
         images = ImageSet(np.concatenate(arrays), labels.astype(np.int64), names)
         with tempfile.TemporaryDirectory() as folder, _silenced(not self.verbose):
-            run = train_on(images, self._recipe(images, pictures=pictures), Path(folder) / "run", Calibration())
+            run = train_on(images, self._recipe(images), Path(folder) / "run", Calibration())
             network, config = load_model(run.model_folder)
             self.results_ = run.results()
         as_trained = config.model_copy(update={"class_shares": config.trained_shares})
@@ -123,8 +123,8 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
         images = self._images(validate_data(self, X, allow_nd=True, dtype="numeric", reset=False))
         return self.predictor_.answer(images, decode=False)
 
-    def _recipe(self, images: ImageSet, *, pictures: bool) -> Recipe:
-        """The recipe, resolved; of what are no `pictures` no transform is made, which would exchange features."""
+    def _recipe(self, images: ImageSet) -> Recipe:
+        """The recipe, resolved; of what are no pictures no transform is made, which would exchange features."""
         seed = int(check_random_state(self.random_state).randint(2**31))
         smallest = min(images.counts().values())
         weight: Any = self.class_weight
@@ -144,7 +144,7 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
         }
         if weight is not None:
             changes["classify.class_weight"] = weight
-        if not pictures:
+        if not self._pictures:
             changes |= {"batches": {}, "evaluate.views": 1}
         recipe = resolved(load_recipe(self.recipe, changes | (self.settings or {})))
         if recipe.control:
@@ -153,16 +153,21 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
 
     def _learn_range(self, X: np.ndarray) -> None:
         """What takes values to [0, 1]: a table's features by their ranges; images by 255, or by theirs if outside."""
+        self._pictures = X.ndim > 2 or self.image_shape is not None
+        self._bytes = X.dtype == np.uint8
         self._least, self._greatest = np.float64(0), np.float64(1)
-        if X.ndim == 2 and self.image_shape is None:
+        if not self._pictures:
             self._least, self._greatest = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
-        elif X.dtype == np.uint8:
+        elif self._bytes:
             self._greatest = np.float64(255)
         elif X.min() < 0 or X.max() > 1:
             self._least, self._greatest = np.float64(X.min()), np.float64(X.max())
 
     def _images(self, X: np.ndarray) -> np.ndarray:
         """`X` as uint8 (N, 3, S, S)."""
+        if self._pictures and (X.dtype == np.uint8) != self._bytes:
+            fitted = "uint8" if self._bytes else "numbers that are not uint8"
+            raise ValueError(f"X is {X.dtype}, and the images that were fitted are {fitted}: give all in one form")
         span = np.maximum(self._greatest - self._least, np.finfo(np.float64).tiny)
         if X.dtype != np.uint8 or np.ndim(self._greatest) or self._greatest != 255:
             with np.errstate(over="ignore", invalid="ignore"):

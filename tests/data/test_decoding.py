@@ -122,6 +122,9 @@ def test_a_few_broken_images_are_left_out_and_many_are_refused(tmp_path, capfd):
     (tmp_path / "two" / "00.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 of 30 images of .* can't be read, the limit is 5%; .*00\.png: it is empty"):
         load_train(data)
+    assert [line.split(": ")[0] for line in capfd.readouterr().err.splitlines()] == [
+        str(tmp_path / name / "00.png") for name in ("one", "two")
+    ]
 
 
 def test_a_class_of_broken_images_is_refused_and_a_small_one_is_named(tmp_path, capfd):
@@ -131,7 +134,7 @@ def test_a_class_of_broken_images_is_refused_and_a_small_one_is_named(tmp_path, 
             Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / name / f"{number:02}.png")
     data = Data(source=str(tmp_path), image_size=16)
     load_train(data)
-    assert "fewer than 10 images of a class (two 1)" in capfd.readouterr().err
+    assert "fewer than 10 training images of a class (two 1)" in capfd.readouterr().err
     (tmp_path / "two" / "00.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of the images of class 'two' can be read"):
         load_train(data)

@@ -131,6 +131,7 @@ def test_a_name_that_no_file_can_hold_is_refused(tmp_path):
         pytest.skip("this file system takes UTF-8 alone")
     with pytest.raises(DataError, match="is not UTF-8: rename it"):
         listed_for_training(tmp_path)
+    assert len(files_below(tmp_path)) == 2
 
 
 def test_what_is_wrong_with_a_folder_is_named(tmp_path):
@@ -141,6 +142,28 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
         listed_for_training(tmp_path)
     laid_out(tmp_path, "two/read.me")
     with pytest.raises(DataError, match=r"class 'two' .* has no images"):
+        listed_for_training(tmp_path)
+    laid_out(tmp_path, "two/1.png", "val/one/1.png", "val/two/read.me")
+    with pytest.raises(DataError, match=r"class 'two' of .*val has no images"):
+        listed_for_training(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("train", "valid"), ("training", "val")])
+def test_parts_by_other_names_are_named(tmp_path, names):
+    laid_out(tmp_path, *(f"{name}/{label}/1.png" for name in names for label in ("ant", "cat")))
+    wrong, right = ("valid", "val") if "valid" in names else ("training", "train")
+    with pytest.raises(DataError, match=rf"{wrong} is none of the parts train, val, test: rename it to {right}"):
+        listed_for_training(tmp_path)
+
+
+def test_a_class_may_be_called_training(tmp_path):
+    laid_out(tmp_path, "training/1.png", "resting/1.png")
+    assert listed_for_training(tmp_path).class_names == ("resting", "training")
+
+
+def test_a_class_called_train_is_taken_for_a_part_and_said_to_be(tmp_path):
+    laid_out(tmp_path, "train/1.png", "bus/1.png")
+    with pytest.raises(DataError, match=r"train has fewer than 2 classes \(none\)"):
         listed_for_training(tmp_path)
 
 

@@ -97,6 +97,14 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_to_the_same_picture()
         (encoded(RED, "pdf"), "no image of a format that is read"),
         (encoded(Image.new("1", (10_000, 6_000)), "png"), "it has 10000x6000 pixels, the limit is 50,000,000"),
         (encoded(Image.new("1", (20_000, 20_000)), "png"), "far more than 50,000,000 pixels"),
+        (
+            encoded(Image.fromarray(np.full((9, 9), 200, dtype=np.float32)), "tiff"),
+            "from 200 to 200, the limits are 0 and 1",
+        ),
+        (
+            encoded(Image.fromarray(np.full((9, 9), 70_000, dtype=np.int32)), "tiff"),
+            "from 70000 to 70000, .* and 65535",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(content, reason):

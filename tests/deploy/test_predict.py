@@ -98,11 +98,11 @@ def test_standard_input_is_an_image_or_a_list_of_files(finished_run, toy_folder,
     cut_off = latentry("predict", finished_run, "-", input=files[0].read_bytes()[:200])
     assert cut_off.returncode == 2
     assert b"the image on standard input can't be read: it is damaged or cut off" in cut_off.stderr
-    names = [b"BMW/1.jpg", b"RIFF.png", "Äpfel/1.png".encode(), b"nothing\0here", b"caf\xe9.png"]
+    names = [b"P1 front.png", b"BMW/1.jpg", b"RIFF.png", "Äpfel/1.png".encode(), b"nothing\0here", b"caf\xe9.png"]
     strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     strange = latentry("predict", finished_run, "-", input=b"\n".join(names), env=strict)
     assert [line.split(b"  ")[0] for line in strange.stdout.splitlines()] == names
-    assert b"5 of 5 images can't be read" in strange.stderr
+    assert b"6 of 6 images can't be read" in strange.stderr
     missing = latentry("predict", finished_run, tmp_path / "none.png")
     assert (missing.returncode, missing.stderr.count(b"\n")) == (2, 1)
     assert b"no image or folder" in missing.stderr

@@ -69,6 +69,14 @@ def test_nearest_is_what_brute_force_finds():
     assert nearest(latents[:3], 4).shape == (3, 2)
 
 
+def test_copies_are_found_however_smooth_or_many_they_are():
+    slope = np.broadcast_to(np.linspace(0, 255, 32).astype(np.uint8), (3, 32, 32))
+    images = np.stack([slope, *(photograph(seed, 32) for seed in range(8)), slope, slope])
+    latents = np.random.default_rng(0).normal(size=(len(images), 5))
+    found = near_duplicates(images, latents, 0.6, count=1)
+    assert found == [(0, 9, 1.0), (0, 10, 1.0)]
+
+
 def test_planted_pairs_come_first():
     images = np.stack([photograph(seed, 32) for seed in range(60)])
     images[50] = images[7]

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,10 +75,37 @@ def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(content["duplicates"])
     assert {rows[0]["first_part"], rows[0]["second_part"]} <= {"train", "test", "unlabelled"}
-    for name, table in (("labels", "label_suspects"), ("reconstructions", "worst_reconstructed")):
+    tables = (("labels", "label_suspects"), ("reconstructions", "worst_reconstructed"), ("skipped", "skipped"))
+    for name, table in tables:
         with (tmp_path / f"{name}.csv").open(newline="") as stream:
             assert len(list(csv.DictReader(stream))) == len(content[table])
     check_ours(tmp_path, "inspection.json")
+
+
+def test_images_that_belong_together_are_judged_by_networks_that_saw_none_of_them(toy_images, monkeypatch, tmp_path):
+    groups = np.arange(len(toy_images)) // 3
+    grouped = dataclasses.replace(toy_images, groups=groups)
+    splits = []
+
+    def trained(train, split, recipe, folder):
+        splits.append(split)
+        return SimpleNamespace(
+            answers=lambda images, indices, *words, **options: [
+                (np.arange(len(indices)), SimpleNamespace(probabilities=np.full((len(indices), 3), 1 / 3)))
+            ]
+        )
+
+    monkeypatch.setattr(inspect, "_trained", trained)
+    recipe = inspect._recipe(Data(source="arrays"), 32, 0)
+    inspect._suspects(grouped, recipe, tmp_path)
+    assert len(splits) == inspect.NUM_FOLDS
+    for split in splits:
+        apart = np.setdiff1d(np.arange(len(toy_images)), split.train)
+        assert len(apart) > 20
+        assert not np.isin(groups[apart], groups[split.train]).any()
+    by_class = dataclasses.replace(toy_images, groups=toy_images.labels)
+    with pytest.raises(DataError, match="are too few to set some apart: leave out --group-column"):
+        inspect._suspects(by_class, recipe, tmp_path)
 
 
 def test_what_is_in_the_way_is_named(tmp_path, toy_folder):

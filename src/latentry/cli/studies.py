@@ -84,6 +84,7 @@ def compare_two(
 def inspect_data(
     data: Annotated[str, typer.Argument(help="cifar10, a folder with one folder of images a class, or a CSV.")],
     unlabelled: UnlabelledOption = None,
+    group_column: GroupColumnOption = None,
     image_size: ImageSizeOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the networks that look, and of the parts.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; default inspections/DATA.")] = None,
@@ -92,7 +93,7 @@ def inspect_data(
     from latentry.recipe import load_recipe
     from latentry.studies import inspect
 
-    recipe = load_recipe("quick", data_changes(data, unlabelled, None, image_size))
+    recipe = load_recipe("quick", data_changes(data, unlabelled, group_column, image_size))
     if out is not None:
         files.check_ours(out, "inspection.json")
     inspection = inspect.inspect(recipe.data, seed=seed)

@@ -14,6 +14,7 @@ from latentry.settings import Data
 
 LARGEST_BROKEN_SHARE = 0.05
 FEW_IMAGES = 10
+NUM_BROKEN_NAMED = 100
 
 
 def load_train(data: Data) -> ImageSet:
@@ -26,14 +27,15 @@ def load_train(data: Data) -> ImageSet:
         return cifar10.load_train()
     listing = listed_for_training(Path(data.source), data.group_column, data.unlabelled)
     images = read(listing, data.image_size, data.source)
-    few = {name: count for name, count in images.counts().items() if count < FEW_IMAGES}
-    if few:
-        named = ", ".join(f"{name} {count}" for name, count in few.items())
-        console.print(
-            f"fewer than {FEW_IMAGES} images of a class ({named}): its numbers will mean little",
-            style="yellow",
-            soft_wrap=True,
-        )
+    held_out = np.zeros(len(images), dtype=bool) if images.held_out is None else images.held_out
+    for part, least in ((~held_out, FEW_IMAGES), (held_out, 1)):
+        few = {name: count for name, count in images.counts(np.flatnonzero(part)).items() if count < least}
+        if few and part.any():
+            named = ", ".join(f"{name} {count}" for name, count in few.items())
+            what = f"fewer than {least} training" if part is not held_out else "no validation"
+            console.print(
+                f"{what} images of a class ({named}): its numbers will mean little", style="yellow", soft_wrap=True
+            )
     return images
 
 
@@ -108,6 +110,8 @@ def _decoded(
 
         for side in [whole] if apart is None else [apart, ~apart]:
             if broken[side].sum() > LARGEST_BROKEN_SHARE * side.sum():
+                for file, reason in skipped[:NUM_BROKEN_NAMED]:
+                    console.print(f"{file}: {reason}", soft_wrap=True)
                 raise DataError(f"{found(side)}, the limit is {LARGEST_BROKEN_SHARE:.0%}; {first}; mend or remove them")
         console.print(f"{found(whole)} and are left out; {first}", style="yellow", soft_wrap=True)
     return content, skipped

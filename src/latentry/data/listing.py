@@ -14,6 +14,7 @@ from latentry.data.pictures import ENDINGS
 from latentry.errors import DataError
 
 PARTS = ("train", "val", "test")
+MISNAMED = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 LARGEST_TABLE_BYTES = 1 << 28
 
 
@@ -48,7 +49,8 @@ def listed_for_training(source: Path, group_column: str = "", unlabelled: str = 
     """
     listing = _of_table(source, ("train", "val"), group_column) if _is_table(source) else _of_folder(source)
     if len(listing.class_names) < 2:
-        raise DataError(f"{source} has fewer than 2 classes ({_names(listing)}): give each class its images")
+        where = source if _is_table(source) or not (source / "train").is_dir() else source / "train"
+        raise DataError(f"{where} has fewer than 2 classes ({_names(listing)}): give each class its images")
     _check_filled(listing, source)
     return _with_unlabelled(listing, source, Path(unlabelled)) if unlabelled else listing
 
@@ -85,7 +87,7 @@ def has_test(source: Path) -> bool:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every visible image file in `folder` and the folders below it, in name order.
+    """Every visible image file in `folder` and the folders below it, in name order; names may be any bytes.
 
     Raises:
         DataError: there is no such folder.
@@ -123,13 +125,16 @@ def _is_picture(path: Path) -> bool:
 
 def _sorted(paths: Iterable[Path]) -> list[Path]:
     """The pictures among `paths` in name order."""
-    found = sorted(filter(_is_picture, paths))
-    for path in found:
+    return sorted(filter(_is_picture, paths))
+
+
+def _check_named(paths: Iterable[Path]) -> None:
+    """Raises DataError where a name can't be written down in a run's files."""
+    for path in paths:
         try:
             str(path).encode()
         except UnicodeEncodeError:
             raise DataError(f"the name of {str(path)!r} is not UTF-8: rename it") from None
-    return found
 
 
 def _check_filled(listing: Listing, source: Path) -> None:
@@ -145,6 +150,10 @@ def _of_folder(folder: Path) -> Listing:
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: --data takes cifar10, a folder with one folder of images a class, or CSV")
     apart = (folder / "train").is_dir()
+    for name, part in MISNAMED.items():
+        holds_folders = (folder / name).is_dir() and any(entry.is_dir() for entry in (folder / name).iterdir())
+        if holds_folders and (apart or part == "train"):
+            raise DataError(f"{folder / name} is none of the parts {', '.join(PARTS)}: rename it to {part}, or move it")
     train = _of_class_folders(folder / "train") if apart else _of_class_folders(folder, leave_out=PARTS[1:])
     if not (folder / "val").is_dir():
         return train
@@ -153,6 +162,7 @@ def _of_folder(folder: Path) -> Listing:
         raise DataError(
             f"{folder / 'val'} has the classes {_names(held_out)}, and training has {_names(train)}: give both the same"
         )
+    _check_filled(held_out, folder / "val")
     return Listing(
         train.files + held_out.files,
         np.concatenate([train.labels, held_out.labels]),
@@ -166,6 +176,7 @@ def _of_class_folders(folder: Path, leave_out: tuple[str, ...] = ()) -> Listing:
     entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     names = tuple(sorted(entry.name for entry in entries if entry.name not in leave_out))
     found = [_sorted((folder / name).iterdir()) for name in names]
+    _check_named(path for paths in found for path in paths)
     labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(paths) for paths in found])
     return Listing(tuple(path for paths in found for path in paths), labels, names, np.zeros(len(labels), dtype=bool))
 
@@ -249,6 +260,7 @@ def _rows(table: Path, group_column: str) -> Iterator[dict[str, str]]:
 
 def _with_unlabelled(listing: Listing, source: Path, folder: Path) -> Listing:
     added = files_below(folder)
+    _check_named(added)
     asked: tuple[Path, ...] = ()
     if has_test(source):
         asked = (_of_table(source, ("test",), "") if _is_table(source) else _of_class_folders(source / "test")).files

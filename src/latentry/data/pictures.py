@@ -1,7 +1,9 @@
 """One image file to one array, as a person would see it; and one array to a file."""
 
 import base64
+import contextlib
 import io
+import threading
 import warnings
 
 import numpy as np
@@ -11,6 +13,9 @@ ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", "
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """The formats that are opened, whatever a file is called; Pillow knows others whose decoders run programs."""
 LARGEST_IMAGE_PIXELS = 50_000_000
+MANY_PIXELS = 10_000_000
+ONE_AT_A_TIME = threading.Lock()
+"""Held while an image of many pixels is decoded, so that on many cores their copies don't fill the memory."""
 
 # What Pillow has to say of odd files is said here, file by file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -55,7 +60,8 @@ def read_picture(content: bytes, image_size: int, formats: tuple[str, ...] = FOR
             # A JPEG is decoded at a fraction of its size where that still is twice what is asked for.
             image.draft(None, (2 * image_size, 2 * image_size))
             square = (image_size, image_size)
-            picture = as_seen(image).resize(square, Image.Resampling.BICUBIC, reducing_gap=3.0)
+            with ONE_AT_A_TIME if image.width * image.height > MANY_PIXELS else contextlib.nullcontext():
+                picture = as_seen(image).resize(square, Image.Resampling.BICUBIC, reducing_gap=3.0)
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what their formats make them stumble over
@@ -98,11 +104,17 @@ def pillow_of(image: np.ndarray) -> Image.Image:
 
 
 def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
-    """Grey levels (H, W) of 16 or 32 bits, or floats, as uint8: by the whole range of 16 bits, floats by [0, 1]."""
-    if mode == "F":
-        eight: np.ndarray = (np.nan_to_num(levels).clip(0, 1) * 255).round()
-    else:
-        eight = levels.astype(np.int64).clip(0, 65_535) // 257
+    """Grey levels (H, W) of 16 or 32 bits, or floats, as uint8: by the whole range of 16 bits, floats by [0, 1].
+
+    Raises:
+        PictureError: they leave that range, so what they mean isn't known.
+    """
+    greatest = 1.0 if mode == "F" else 65_535
+    levels = np.nan_to_num(levels, posinf=np.inf, neginf=-np.inf)
+    least, most = levels.min(), levels.max()
+    if least < 0 or most > greatest:
+        raise PictureError(f"its grey levels go from {least:g} to {most:g}, the limits are 0 and {greatest:g}")
+    eight: np.ndarray = (levels * 255).round() if mode == "F" else levels.astype(np.int64) // 257
     return eight.astype(np.uint8)
 
 

@@ -23,7 +23,8 @@ from latentry.errors import DataError, RunError
 BATCH_SIZE = 64
 STANDARD_INPUT = "-"
 SIGNATURES = re.compile(
-    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|P[1-6]\s", re.DOTALL
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II[*+]\0|MM\0[*+]|P[1-6]\s+(#|\d+\s+\d)",
+    re.DOTALL,
 )
 """How an image begins, and no list of files."""
 

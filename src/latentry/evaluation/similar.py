@@ -1,6 +1,7 @@
 """Which images show the same thing: candidates by a latent, then judged by their pixels."""
 
 import dataclasses
+import hashlib
 import itertools
 
 import numpy as np
@@ -90,14 +91,25 @@ def near_duplicates(
 ) -> list[tuple[int, int, float]]:
     """Pairs of images whose similarity is at least `threshold`, the most alike first, among each one's `count` nearest.
 
-    After them come the `below` most alike of the others. `images` is uint8 (N, C, S, S), `latents` (N, ...).
+    Images of the same pixels are as alike as can be, each paired with the first of them. After these pairs come the
+    `below` most alike of the others. `images` is uint8 (N, C, S, S), `latents` (N, ...).
     """
     neighbours = nearest(latents, count)
     pairs = np.stack([np.repeat(np.arange(len(neighbours)), neighbours.shape[1]), neighbours.ravel()], axis=1)
+    first = _first_alike(images)
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    pairs = np.concatenate([pairs, np.stack([first[copies], copies], axis=1)])
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-    alike = similarity(images, pairs)
+    alike = np.where(first[pairs[:, 0]] == first[pairs[:, 1]], np.float32(1), similarity(images, pairs))
     order = np.argsort(-alike, kind="stable")[: int((alike >= threshold).sum()) + below]
     return [(*pairs[place].tolist(), float(alike[place])) for place in order]
+
+
+def _first_alike(images: np.ndarray) -> np.ndarray:
+    """Of each image the place of the first that has the same pixels, int64 (N,)."""
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.sha256(image.tobytes()).digest() for image in images)
+    return np.array([seen.setdefault(digest, place) for place, digest in enumerate(digests)])
 
 
 def _details(images: np.ndarray) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from latentry import files
 from latentry.data import load_test_pixels, load_train
@@ -101,7 +101,7 @@ def inspect(data: Data, *, seed: int = 0) -> Inspection:
 
 
 def save(content: dict[str, Any], folder: Path) -> None:
-    """Writes `inspection.json` and a table each of duplicates, of the worst reconstructed and of suspected labels."""
+    """Writes `inspection.json`, and tables of duplicates, worst reconstructed, suspected labels and broken files."""
     names, classes = content["names"], content["class_names"]
     files.write_csv(
         folder / "duplicates.csv",
@@ -124,6 +124,7 @@ def save(content: dict[str, Any], folder: Path) -> None:
             for row in content["label_suspects"]
         ],
     )
+    files.write_csv(folder / "skipped.csv", ("file", "reason"), content["skipped"])
     files.write_json(folder / "inspection.json", content)
 
 
@@ -179,9 +180,12 @@ def _suspects(train: ImageSet, recipe: Recipe, folder: Path) -> list[dict[str, A
     labelled = np.flatnonzero(train.labels != UNLABELLED)
     labels = train.labels[labelled]
     chances = np.empty((len(labels), len(train.class_names)))
-    splitter = StratifiedKFold(NUM_FOLDS, shuffle=True, random_state=recipe.seed)
+    groups = None if train.groups is None else train.groups[labelled]
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold  # what belongs together is on one side
+    splitter = kind(NUM_FOLDS, shuffle=True, random_state=recipe.seed)
     alone = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"max_epochs": 0})})
-    for fold, (known, unseen) in enumerate(splitter.split(labelled, labels)):
+    for fold, (known, unseen) in enumerate(splitter.split(labelled, labels, groups)):
+        _check_known(train, labelled[known])
         console.print(f"predicting part {fold + 1} of {NUM_FOLDS} from the others", soft_wrap=True)
         predictor = _trained(train, Split(labelled[known], labelled[:0]), alone, folder / f"fold-{fold}")
         for some, answer in predictor.answers(train.images, labelled[unseen], "Predicting", decode=False):
@@ -190,6 +194,12 @@ def _suspects(train: ImageSet, recipe: Recipe, folder: Path) -> list[dict[str, A
         {"image": int(labelled[row]), "label": int(labels[row]), "seems": seems, "margin": margin}
         for row, seems, margin in confident_errors(labels, chances)
     ]
+
+
+def _check_known(train: ImageSet, known: np.ndarray) -> None:
+    missing = [name for name, count in train.counts(known).items() if not count]
+    if missing:
+        raise DataError(f"the groups of class {missing[0]!r} are too few to set some apart: leave out --group-column")
 
 
 def _parts(train: ImageSet, count: int) -> np.ndarray:
