@@ -1,5 +1,6 @@
 """`latentry serve` as a process: many clients at once, clients that mean ill, and a clean end."""
 
+import collections
 import concurrent.futures
 import contextlib
 import http.client
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +32,7 @@ HEADERS = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 @contextlib.contextmanager
 def serving(
-    run: Path, *options: str, program: tuple[str, str] = ("-m", "latentry")
+    run: Path, *options: str, program: tuple[str, ...] = ("-m", "latentry")
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process, and its port; it is stopped at the end, if it still runs."""
     command = [sys.executable, *program, "serve", str(run), "--port", "0", *options]
@@ -203,3 +205,146 @@ def test_silent_and_half_sent_connections_are_closed(finished_run):
             connection.request("POST", "/predict", body_of(png_of(Image.new("RGB", (40, 40)))), HEADERS)
             assert connection.getresponse().read()
             time.sleep(0.1)
+
+
+def latency(port: int, body: bytes) -> float:
+    """Seconds that an answer takes at the median of nine."""
+    taken = []
+    for _ in range(9):
+        started = time.perf_counter()
+        assert ask(port, body)[0] == 200
+        taken.append(time.perf_counter() - started)
+    return sorted(taken)[4]
+
+
+def hold_open(port: int, sent: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection.sendall(sent)
+    return connection
+
+
+HALF = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {HEADERS['content-type']}\r\n".encode()
+
+
+@pytest.mark.reliability
+def test_clients_that_say_nothing_or_little_keep_nobody_waiting(port):
+    small = body_of(png_of(Image.new("RGB", (40, 40))))
+    before = latency(port, small)
+    held = [hold_open(port, b"") for _ in range(1000)]
+    held += [hold_open(port, HALF) for _ in range(50)]
+    held += [hold_open(port, HALF + b"Content-Length: 1000000\r\n\r\n--") for _ in range(50)]
+    started = time.perf_counter()
+    while time.perf_counter() - started < 40:
+        assert latency(port, small) < 3 * before + 0.1
+        for connection in held[1050:]:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"-")  # a byte every few seconds, for ever
+        time.sleep(2)
+    for number, connection in enumerate(held):
+        connection.settimeout(5)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            answer = connection.recv(4096)
+        assert answer == b"" or b" 408 " in answer, f"connection {number} is open still"
+        connection.close()
+
+
+@pytest.mark.reliability
+def test_four_times_as_many_as_it_can_answer_are_answered_or_refused_and_then_it_is_as_before(finished_run):
+    small = body_of(*[png_of(Image.new("RGB", (64, 64), "red"))] * 8)
+    statuses: collections.Counter[int] = collections.Counter()
+    stop = threading.Event()
+
+    def insist(port: int) -> None:
+        while not stop.is_set():
+            status, _ = ask(port, small)
+            statuses[status] += 1
+
+    with serving(finished_run, "--no-neighbours") as (process, port):
+        ask(port, small)
+        before = latency(port, small)
+        held = []
+        with concurrent.futures.ThreadPoolExecutor(4 * NUM_CLIENTS) as pool:
+            waiting = [pool.submit(insist, port) for _ in range(4 * NUM_CLIENTS)]
+            for _ in range(24):
+                time.sleep(5)
+                held.append(resident_bytes(port))
+            stop.set()
+            for one in waiting:
+                one.result()
+        ended = time.perf_counter()
+        while latency(port, small) > 2 * before:
+            assert time.perf_counter() - ended < 5, "it is slow still"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert set(statuses) <= {200, 429, 503}
+    assert statuses[200] > 1000
+    assert {429, 503} & set(statuses), "it was never asked too much"
+    assert max(held[-6:]) < 1.1 * max(held[4:10])
+
+
+@pytest.mark.reliability
+def test_nothing_that_its_own_reference_allows_makes_it_fail(port, tmp_path):
+    checks = "not_a_server_error,content_type_conformance,response_schema_conformance,response_headers_conformance"
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json"]
+    done = subprocess.run(
+        [*command, f"--checks={checks}", "--max-examples=300", "--seed=1", "--phases=examples,coverage,fuzzing"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+SPY = """
+import os, sys
+
+def note(event, arguments):
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        print("WROTE", arguments[0], file=sys.stderr, flush=True)
+
+from latentry.deploy import service
+
+genuine = service.Service.answered
+
+async def answered(self, *arguments, **options):
+    global watched
+    if not watched:
+        watched = True
+        sys.addaudithook(note)
+    return await genuine(self, *arguments, **options)
+
+watched = False
+service.Service.answered = answered
+from latentry.cli import main
+
+main()
+"""
+
+
+@pytest.mark.reliability
+def test_what_clients_send_is_never_written_to_disk_and_no_path_is_told(finished_run, tmp_path):
+    spy = tmp_path / "spy.py"
+    spy.write_text(SPY)
+    large = body_of(*[png_of(pillow_of(np.random.default_rng(0).integers(0, 256, (3, 900, 900), dtype=np.uint8)))] * 10)
+    assert len(large) > 20 * 2**20
+    with serving(finished_run, program=(str(spy),)) as (process, port):
+        told = [json.dumps(ask(port, large, route)) for route in ("/predict", "/reconstruct", "/neighbours?count=2")]
+        told += [json.dumps(ask(port, body)) for body in (large[:-9], b"", body_of(b""), body_of(b"no image"))]
+        for route in ("/", "/docs", "/openapi.json", "/health", "/nothing", "/../../etc/passwd", "/%2e%2e/etc/passwd"):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", route)
+            answer = connection.getresponse()
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+            told.append(answer.read().decode() + str(answer.headers))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert "WROTE" not in process.stderr.read()
+    for path in (str(finished_run), str(tmp_path), "site-packages", "latentry/deploy", f"{Path.home()}/"):
+        assert not [words for words in told if path in words]

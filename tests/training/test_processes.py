@@ -1,10 +1,12 @@
 """Several processes that train one run: what one would, and on after one has died."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,56 @@ def test_a_process_that_dies_is_started_again_and_the_run_ends_as_if_it_had_not(
     assert errors.count("classify epoch 8/8") == 1
     assert errors.count("pretrain epoch 1/4") == 1, "it went on from its last checkpoint"
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (run, tmp_path / "whole")]
+    assert weights[0] == weights[1]
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with a cable between them: 10.77.0.1 and 10.77.0.2."""
+    names = ("latentry-1", "latentry-2")
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+    for name in names:
+        ip("netns", "add", name)
+    try:
+        ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", "cable")
+            for link in ("cable", "lo"):
+                ip("-n", name, "link", "set", link, "up")
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "delete", name)
+
+
+@pytest.mark.reliability
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces take root and iproute2")
+def test_two_hosts_train_what_two_processes_of_one_host_do(hosts, toy_folder, tmp_path):
+    epochs = ("--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=3")
+    arguments = ("-m", "latentry", "train", "quick", "--data", str(toy_folder), *ONE_STEP_AN_EPOCH, *epochs, "--out")
+    both = two(*arguments, str(tmp_path / "one host"))
+    assert both.wait(300) == 0
+    agents = [
+        subprocess.Popen(
+            [
+                *("ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run", "--nnodes=2"),
+                *("--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29400", "--rdzv-id=latentry"),
+                *(f"--local-addr=10.77.0.{number}", *arguments, str(tmp_path / "two hosts")),
+            ],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"GLOO_SOCKET_IFNAME": "cable", "OMP_NUM_THREADS": "1"},
+        )
+        for number, host in enumerate(hosts, 1)
+    ]
+    for agent in agents:
+        _, errors = agent.communicate(timeout=300)
+        assert agent.returncode == 0, errors
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("one host", "two hosts")]
     assert weights[0] == weights[1]
 
 

@@ -1,5 +1,6 @@
 """What each stage trains, freezes, corrupts and refuses."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 
 from latentry.batches.loader import Batch, Loader
 from latentry.data.split import make_split
-from latentry.errors import DivergenceError, RecipeError, RunError
+from latentry.errors import DataError, DivergenceError, RecipeError, RunError
 from latentry.models.network import build_network
 from latentry.recipe import load_recipe
 from latentry.run import Run
@@ -193,3 +194,10 @@ def test_a_share_of_the_labels_leaves_the_autoencoder_all_images(toy_images):
     job = Job(recipe, toy_images, split)
     assert sorted(job.loader("pretrain").indices.tolist()) == sorted(split.train.tolist())
     assert len(set(job.loader("classify").indices.tolist())) < len(split.train) / 5
+
+
+def test_images_of_one_colour_are_named_before_anything_is_trained(toy_images):
+    recipe = load_recipe("quick", {"data.source": "arrays"})
+    plain = dataclasses.replace(toy_images, images=np.full_like(toy_images.images, 7))
+    with pytest.raises(DataError, match="all of one and the same colour"):
+        Job(recipe, plain, make_split(plain, recipe.data))

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from latentry.batches.loader import Loader
 from latentry.batches.sampling import class_weights, labelled, shares_in_training
-from latentry.data.imageset import ImageSet
+from latentry.data.imageset import SMALLEST_DEVIATION, ImageSet
 from latentry.data.split import Split
-from latentry.errors import RecipeError, RunError
+from latentry.errors import DataError, RecipeError, RunError
 from latentry.models.network import AutoencoderClassifier, build_network
 from latentry.models.patches import PatchDecoder, fit_patches, patch_moments
 from latentry.models.saved import load_weights, save_weights
@@ -51,6 +51,8 @@ class Job:
         self.num_classes = len(images.class_names)
         self.counts = images.counts(split.train)
         mean, deviation = images.channel_statistics(split.train)
+        if (deviation <= SMALLEST_DEVIATION).all():
+            raise DataError("the training images are all of one and the same colour: look at the files")
         self.mean, self.deviation = torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
         if len(split.unlabelled) and recipe.batches.pretrain.balanced:
             raise RecipeError(
