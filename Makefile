@@ -16,8 +16,12 @@ test: $(STAMP)
 test-fast: $(STAMP)
 	$(BIN)/pytest -m "not slow"
 
+# Faults, hostile input and load, in about twenty minutes; as root, since file systems are mounted and networks made.
 reliability: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis
+	command -v ip || { apt-get update && apt-get install --yes --no-install-recommends iproute2; }
 	$(BIN)/pytest -m reliability
+	LATENTRY_HOSTILE_INPUTS=20000 $(BIN)/pytest tests/test_hostile.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

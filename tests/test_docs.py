@@ -226,6 +226,29 @@ def test_what_the_autoencoder_does_for_system_7_follows_from_the_committed_runs(
         assert words.format(**{name: 100 * content[name] for name in ("by_batch", "standard")}) in text
 
 
+def test_what_the_autoencoder_does_for_clothes_follows_from_the_committed_runs():
+    stored = json.loads((RESULTS / "compare-clothes.json").read_text())
+    found = [
+        [
+            json.loads((RESULTS / "clothes" / f"{name}-{seed}" / "results.json").read_text())["test"]["accuracy"]
+            for seed in range(5)
+        ]
+        for name in stored["names"]
+    ]
+    assert [side["accuracies"] for side in stored["sides"]] == found
+    differences = [one - other for one, other in zip(*found, strict=True)]
+    assert stored["interval"] == pytest.approx(interval(differences))
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    for seed, (one, other) in enumerate(zip(*found, strict=True)):
+        assert f"| {seed} | {100 * one:.1f} | {100 * other:.1f} | {100 * (one - other):+.1f} |" in text
+    means = [100 * sum(side) / 5 for side in found]
+    assert f"| **{means[0]:.2f}** | **{means[1]:.2f}** | **{means[0] - means[1]:+.2f}** |" in text
+    assert {row["verdict"] for row in stored["per_class"]} == {"no difference shown"}
+    rare = {row["name"]: f"{100 * row['difference']:+.1f}" for row in stored["per_class"]}
+    assert f"bag {rare['bag']}, coat {rare['coat']}, sandal {rare['sandal']} points" in text
+    assert f"one point would take {stored['seeds_needed']} pairs" in text
+
+
 def test_near_duplicates_are_as_many_as_were_found():
     with (RESULTS / "near-duplicates-cifar10.csv").open() as file:
         pairs = list(csv.DictReader(file))
