@@ -24,8 +24,8 @@ SHORT = (
 )
 
 
-def start(*words: str | Path, **options) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "latentry", *map(str, words)]
+def start(*words: str | Path, before: tuple[str, ...] = (), **options) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-m", "latentry", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -132,14 +132,12 @@ def test_a_folder_that_cannot_be_written_is_named(whole, disk, toy_folder):
     assert finish("evaluate", run)[0] == 0, "what is stored is printed"
 
 
-def test_a_folder_of_somebody_else_is_named(toy_folder, tmp_path_factory):
-    place = tmp_path_factory.mktemp("elses")
-    for folder in (place, *place.parents[:2], toy_folder):
-        folder.chmod(0o755)
-    environment = os.environ | {"LATENTRY_CACHE": "/tmp/latentry-nobody", "HOME": "/tmp", "MPLCONFIGDIR": "/tmp"}
+def test_a_folder_of_somebody_else_is_named(toy_folder, tmp_path):
+    place = tmp_path / "elses"
+    place.mkdir()
+    os.chown(place, NOBODY, NOBODY)
     words = ("train", "quick", "--data", toy_folder, *SHORT, "--out", place / "run")
-    code, errors = finish(*words, env=environment, user=NOBODY, group=NOBODY, extra_groups=[])
-    shutil.rmtree("/tmp/latentry-nobody", ignore_errors=True)
+    code, errors = finish(*words, before=("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"))
     assert code == 2
     assert is_one_line(errors)
     assert "Permission denied; check who may write there" in errors[-1]

@@ -177,8 +177,8 @@ def test_an_export_killed_at_any_moment_leaves_the_old_file_or_the_new(whole, te
     assert exported.read_bytes() == new
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_a_comparison_killed_at_any_moment_ends_as_if_it_had_not(whole, terminal, toy_folder, tmp_path_factory, share):
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_comparison_killed_at_any_moment_ends_as_if_it_had_not(terminal, toy_folder, share):
     words = ("compare", "quick", "--data", toy_folder, "--seeds", "2", *SHORT, "--out")
     reference = terminal.folder / "reference"
     assert terminal.run(*words, reference) == 0, terminal.log.read_text()
@@ -190,12 +190,13 @@ def test_a_comparison_killed_at_any_moment_ends_as_if_it_had_not(whole, terminal
     assert found["per_class"] == wanted["per_class"]
 
 
-@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
-def test_an_inspection_killed_at_any_moment_leaves_whole_files(terminal, toy_folder, share):
+def test_an_inspection_killed_while_it_writes_is_made_again(terminal, toy_folder):
+    """Before that there is nothing in its folder."""
     words = ("inspect", toy_folder, "--out")
     assert terminal.run(*words, terminal.folder / "reference") == 0, terminal.log.read_text()
     num_events, killed = terminal.num_events(), terminal.folder / "killed"
-    assert terminal.run(*words, killed, last_event=int(share * num_events)) == -signal.SIGKILL
+    assert terminal.run(*words, killed, last_event=num_events - 3) == -signal.SIGKILL
+    assert 0 < len(list(killed.iterdir())) < len(list((terminal.folder / "reference").iterdir())) + 1
     assert terminal.run(*words, killed) == 0, terminal.log.read_text()
     for name in ("inspection.json", "duplicates.csv", "labels.csv", "reconstructions.csv"):
         assert (killed / name).read_bytes() == (terminal.folder / "reference" / name).read_bytes()

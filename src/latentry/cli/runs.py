@@ -140,11 +140,11 @@ def finish(run: "Run", *, test: bool, as_json: bool) -> None:
     if place().rank:
         return
     from latentry.evaluation.evaluate import evaluate
-    from latentry.report.page import against_control, write_report
+    from latentry.report.page import against_control, is_current, write_report
     from latentry.report.summary import summary
 
     results: dict[str, Any] = evaluate(run) if test else run.results()
-    report = write_report(run)
+    report = run.report_file if is_current(run) else write_report(run)
     if as_json:
         print(json.dumps(results, indent=1))
         return

@@ -77,10 +77,16 @@ def _write_report(run: Run) -> Path:
             ],
             "mistakes": _mistakes(results, predictions, part) if results["trained_classifier"] else [],
         }
-    files.write_text(run.report_file, render("report.html", context))
     if run.model_folder.exists():
         files.write_text(run.model_folder / "README.md", model_card(run))
+    files.write_text(run.report_file, render("report.html", context))  # last: all the rest is as new as it
     return run.report_file
+
+
+def is_current(run: Run) -> bool:
+    """Whether the page is there, and no older than the results that it shows."""
+    shown = [path.stat().st_mtime for path in (run.results_file, run.control.results_file) if path.exists()]
+    return run.report_file.exists() and run.report_file.stat().st_mtime >= max(shown)
 
 
 def model_card(run: Run) -> str:
