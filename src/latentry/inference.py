@@ -91,12 +91,18 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, log_ratio: np.ndarra
 
     `log_ratio` (K,) is added to what the temperature divided: how much likelier classes are here than in training.
 
-    Source: Guo et al. 2017, arXiv 1706.04599.
+    One image more than there are is reckoned with, which is taken for another class: else a few images that are all
+    recognised would make every answer certain.
+
+    Sources: Guo et al. 2017, arXiv 1706.04599; Platt 1999, section 2.2 (the targets).
     """
+    doubt = 1 / (len(labels) + 2)
+    targets = np.full(logits.shape, doubt / (logits.shape[1] - 1))
+    targets[np.arange(len(labels)), labels] = 1 - doubt
 
     def negative_log_likelihood(log_temperature: float) -> float:
         scores = log_softmax(logits.astype(np.float64) / np.exp(log_temperature) + log_ratio, axis=1)
-        return float(-scores[np.arange(len(labels)), labels].mean())
+        return float(-(targets * scores).sum(axis=1).mean())
 
     bounds = (-np.log(HOTTEST), np.log(HOTTEST))
     return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))

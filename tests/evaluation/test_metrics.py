@@ -75,6 +75,14 @@ def test_the_fitted_temperature_is_the_one_that_made_the_labels():
     true = probabilities(logits, 2.0)
     labels = np.array([generator.choice(5, p=row) for row in true])
     assert fit_temperature(logits, labels) == pytest.approx(2.0, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [20, 170, 3000])
+def test_images_that_are_all_recognised_make_no_answer_certain(count):
+    labels = np.random.default_rng(0).integers(0, 4, count)
+    logits = 9.0 * np.eye(4)[labels]
+    answers = probabilities(logits, fit_temperature(logits, labels))
+    assert answers.max() == pytest.approx((count + 1) / (count + 2), abs=1e-4)
     assert probabilities(logits, 2.0).sum(axis=1) == pytest.approx(1)
 
 

@@ -126,7 +126,8 @@ def test_two_hosts_train_what_two_processes_of_one_host_do(hosts, toy_folder, tm
             [
                 *("ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run", "--nnodes=2"),
                 *("--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29400", "--rdzv-id=latentry"),
-                *(f"--local-addr=10.77.0.{number}", *arguments, str(tmp_path / "two hosts")),
+                *(f"--local-addr=10.77.0.{number}", f"--rdzv-conf=is_host={number == 1}"),
+                *(*arguments, str(tmp_path / "two hosts")),
             ],
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
