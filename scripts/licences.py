@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 EXTRAS = ("export", "serve")
 HEADER = """# Licences
 
-latentry is under the MIT licence. These are the packages that it takes to run, with the extras `export` and `serve`,
+The licence of latentry is MIT. These are the packages that it takes to run, with the extras `export` and `serve`,
 and those that they take, on Linux with a processor alone; `.venv/bin/python scripts/licences.py` lists them again. All
 may be used by software under other licences; the MPL asks that changes to the package itself stay open.
 
