@@ -111,11 +111,11 @@ def resume(folder: Path) -> Run:
     run = Run.open(folder)
     recipe = run.recipe()
     with run.locked():
-        if place().rank == 0:
-            files.remove_partial(folder)
         if run.results_file.exists():
             run.results()
         else:
+            if place().rank == 0:
+                files.remove_partial(folder)
             continue_stages(run, recipe)
     if recipe.control:
         train_control(run)

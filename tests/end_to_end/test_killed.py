@@ -143,7 +143,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(whole, terminal, 
     assert weights(run) == weights(reference)
     assert same_answers(run, reference)
     assert (run / "report" / "index.html").read_text().endswith("</html>")
-    assert not list(run.rglob("*.partial"))
+    assert not list(run.glob("*.partial"))
+    assert not list((run / "report").glob("*.partial"))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -68,7 +68,7 @@ def test_two_processes_have_the_losses_of_one(toy_folder, tmp_path):
     )
     assert len(losses(tmp_path / "one")) == 40
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
-    assert losses(tmp_path / "one")[21] - losses(tmp_path / "one")[39] > 0.02, "something was learned"
+    assert losses(tmp_path / "one")[21] - losses(tmp_path / "one")[39] > 0.003, "something was learned"
 
 
 @pytest.mark.reliability

@@ -32,10 +32,12 @@ def write_report(run: Run) -> Path:
     """Writes `report/index.html`, its charts as PNG beside it, and the model card; returns the page's path.
 
     Raises:
-        RunError: the run is unfinished or damaged.
+        RunError: the run is unfinished, damaged, or in use by another process.
     """
     try:
-        return _write_report(run)
+        with run.locked():
+            files.remove_partial(run.report_folder)  # of a report that was killed
+            return _write_report(run)
     except KeyError as error:
         raise RunError(f"{run.folder} is damaged: its results or predictions lack {error}; train again") from None
 
