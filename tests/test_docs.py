@@ -296,3 +296,19 @@ def test_speed_beside_the_original_is_as_measured():
     for row in rows:
         name, *numbers = re.split(r"\s{2,}", row)
         assert f"| {name} | {' | '.join(numbers)} |" in table
+
+
+def test_what_more_data_would_take_is_computed_from_the_measured_run():
+    results, page = load("quick")[0], (ROOT / "docs" / "scale.md").read_text()
+    seconds, flops = (sum(results[name][stage] for stage in ("pretrain", "classify")) for name in ("seconds", "flops"))
+    assert f"{flops / 1e15:.3f} PFLOP in {seconds:.0f} seconds" in page
+    assert f"{flops / seconds / 1e12:.2f} TFLOP/s" in page
+    assert f"{flops * 1e4 / 0.11e15 / 3600:.1f} hours" in page
+    rows = [re.split(r" \| |\| ?", line) for line in page.splitlines() if re.match(r"\| \d", line)]
+    assert [int(row[1].replace(",", "")) for row in rows] == [42_500 * factor for factor in (1, 100, 10_000)]
+    for row, factor in zip(rows, (1, 100, 10_000), strict=True):
+        minutes = factor * seconds / 60
+        unit, amount = max(pair for pair in ((1, minutes), (60, minutes / 60), (1440, minutes / 1440)) if pair[1] >= 1)
+        assert float(row[3].split()[0].replace(",", "")) == pytest.approx(flops * factor / 1e15, rel=1e-3)
+        assert row[4].split()[1] == {1: "minutes", 60: "hours", 1440: "days"}[unit]
+        assert float(row[4].split()[0]) == pytest.approx(amount, rel=0.01)

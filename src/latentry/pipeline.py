@@ -93,7 +93,7 @@ def train_on(
         job = Job(job.within(minutes / 2 if recipe.control else minutes), images, split)
     run = Run(folder)
     with run.locked():
-        if job.place.rank == 0:
+        if place().rank == 0:
             Run.create(folder, job.recipe)
             files.write_json(run.split_file, {"dataset_sha256": images.sha256} | split.to_json())
         finish(job, run, calibration)
@@ -254,7 +254,7 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
     `calibration` is for a run without validation images; with them it is fitted.
     """
     network, flops = job.train(run)
-    if job.place.rank:
+    if place().rank:
         return
     recipe, images, split = job.recipe, job.images, job.split
     started = time.perf_counter()

@@ -97,14 +97,7 @@ def train_recipe(
     if continued is not None:
         if recipe or settings or limit or minutes is not None or out or changes:
             raise RecipeError("--resume takes recipe, data and seed from the run: give only --test or --json beside it")
-        from latentry.data import check_test
-        from latentry.pipeline import resume
-        from latentry.run import Run
-
-        run = Run.open(continued)
-        if test and not run.results_file.exists():
-            check_test(run.recipe().data)
-        finish(resume(continued), test=test, as_json=as_json)
+        finish(resume_run(continued, test=test), test=test, as_json=as_json)
         return
 
     from latentry.recipe import load_recipe, parse_setting
@@ -112,12 +105,25 @@ def train_recipe(
     changes |= dict(parse_setting(setting) for setting in settings or [])
     resolved = load_recipe(recipe or "quick", changes, dict(parse_limit(text) for text in limit or []))
 
-    from latentry.pipeline import train
-
     if place().world_size > 1 and out is None:
         raise RecipeError("several processes train one run: name its folder with --out")
+
+    from latentry.pipeline import train
+
     folder = out or free_folder(Path("runs"), f"{resolved.name}-{resolved.seed}")
     finish(train(resolved, folder, minutes=minutes, will_test=test), test=test, as_json=as_json)
+
+
+def resume_run(folder: Path, *, test: bool) -> "Run":
+    """Continues a run to its end; that test labels can be read is found before, where they will be."""
+    from latentry.data import check_test
+    from latentry.pipeline import resume
+    from latentry.run import Run
+
+    run = Run.open(folder)
+    if test and not run.results_file.exists():
+        check_test(run.recipe().data)
+    return resume(folder)
 
 
 def evaluate_run(run: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: JsonOption = False) -> None:

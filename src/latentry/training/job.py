@@ -42,11 +42,10 @@ class Job:
         self.split = split
         self.device = resolve_device(recipe.device)
         self.precision = resolve_precision(recipe.precision, self.device)
-        self.place = place()
         if self.device.type == "cpu":
             keep_freed_memory()
-        elif self.place.world_size > 1:
-            self.device = torch.device("cuda", self.place.local_rank)
+        elif place().world_size > 1:
+            self.device = torch.device("cuda", place().local_rank)
         self.image_size = images.images.shape[-1]
         self.num_classes = len(images.class_names)
         self.counts = images.counts(split.train)
@@ -60,7 +59,7 @@ class Job:
                 "leave one of them out"
             )
         for name in STAGES:
-            size, processes = getattr(recipe, name).batch_size, self.place.world_size
+            size, processes = getattr(recipe, name).batch_size, place().world_size
             if size % processes or len(split.train) < processes:
                 raise RecipeError(
                     f"{processes} processes can't share batches of {name}.batch_size = {size} of {len(split.train)} "
@@ -115,8 +114,8 @@ class Job:
             training=training,
             original_target=stage == "pretrain" and self.recipe.pretrain.target == "original",
             min_steps=getattr(self.recipe, stage).min_steps_per_epoch if training else 0,
-            rank=self.place.rank,
-            num_processes=self.place.world_size,
+            rank=place().rank,
+            num_processes=place().world_size,
         )
 
     def stage(self, name: str, network: AutoencoderClassifier, num_steps: int) -> StageModule:
@@ -181,7 +180,7 @@ class Job:
                 flops["pretrain"] = self._flops(self.stage("pretrain", network, num_steps=1), run)
             else:
                 flops["pretrain"] = self._fit("pretrain", network, run)
-                if self.place.rank == 0:
+                if place().rank == 0:
                     save_weights(run.pretrained_file, network)
         if self.recipe.classify.max_epochs:
             flops["classify"] = self._fit("classify", network, run)
