@@ -18,10 +18,10 @@ test-fast: $(STAMP)
 
 # Faults, hostile input and load, in about twenty minutes; as root, since file systems are mounted and networks made.
 reliability: $(STAMP)
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis pytest-xdist
 	command -v ip || { apt-get update && apt-get install --yes --no-install-recommends iproute2; }
 	$(BIN)/pytest -m reliability
-	LATENTRY_HOSTILE_INPUTS=20000 $(BIN)/pytest tests/test_hostile.py
+	LATENTRY_HOSTILE_INPUTS=20000 $(BIN)/pytest --numprocesses auto tests/test_hostile.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

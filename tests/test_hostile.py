@@ -1,16 +1,21 @@
 """Every reader against files that are nearly right: an answer or one line, soon, in little memory, nothing run."""
 
 import gzip
+import hashlib
+import inspect
 import io
 import json
 import os
 import pickle
 import resource
+import sys
 import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -19,8 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from latentry import files
-from latentry.data import cifar10
+from latentry import files, recipe
+from latentry.data import cifar10, listing, pictures
 from latentry.data.decoding import _kept
 from latentry.data.listing import listed_for_test, listed_for_training
 from latentry.data.pictures import PictureError, read_picture
@@ -28,14 +33,14 @@ from latentry.data.split import Split
 from latentry.errors import DataError, LatentryError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.models.network import build_network
-from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_model, save_model
+from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_config, load_model, load_weights, save_model
 from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.settings import Model
 from latentry.training.checkpoint import loaded
 
 NUM_INPUTS = int(os.environ.get("LATENTRY_HOSTILE_INPUTS", "500"))
-LONGEST_SECONDS, LARGEST_BYTES = 5.0, 1 << 30
+LONGEST_SECONDS, LARGEST_BYTES, LEAST_COVERAGE = 5.0, 1 << 30, 0.9
 POISON = [
     *(b"\0", b"\xff" * 8, b"\x7f\xff\xff\xff", b"999999999999", b"-1", b"1e999", b"NaN", b"null", b"true", b'"'),
     *(b"[]", b"{}", b"[" * 2000, b"../../etc/passwd", b"\xed\xa0\x80", b"\n", b",", b"=", b"'''", b"cos\nsystem\n"),
@@ -65,13 +70,36 @@ def mutated(draw: st.DrawFn, valid: bytes) -> bytes:
     return bytes(content)
 
 
-def picture(ending: str, **options: object) -> bytes:
-    image, stream = (
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)),
-        io.BytesIO(),
-    )
-    image.save(stream, ending, **options)
+def picture(ending: str, kind: type = np.uint8, channels: int = 3, mode: str | None = None, **options: object) -> bytes:
+    """A file of 20x24 pixels of any value, turned into `mode` where one is given."""
+    shape = (24, 20, channels) if channels > 1 else (24, 20)
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(kind)
+    image, stream = Image.fromarray(values), io.BytesIO()
+    (image.convert(mode) if mode else image).save(stream, ending, **options)
     return stream.getvalue()
+
+
+def enormous() -> bytes:
+    stream = io.BytesIO()
+    Image.new("1", (8_000, 8_000)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+PICTURES = (
+    picture("PNG"),
+    picture("PNG", np.uint16, channels=1),
+    picture("PNG", channels=4),
+    picture("GIF", mode="P", transparency=3),
+    picture("BMP"),
+    picture("PPM"),
+    picture("WEBP"),
+    picture("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
+    picture("JPEG", mode="CMYK"),
+    picture("TIFF", compression="tiff_lzw"),
+    picture("TIFF", np.float32, channels=1),
+    enormous(),
+    b"",
+)
 
 
 def archive() -> bytes:
@@ -84,15 +112,47 @@ def archive() -> bytes:
     return stream.getvalue()
 
 
-FORGIVING = {"decoded images"}
-"""What can't be read is made again."""
+NUM_ROWS = 2
+PICKLE = pickle.dumps({b"data": np.zeros((NUM_ROWS, 3072), dtype=np.uint8), b"labels": [0] * NUM_ROWS}, protocol=2)
+NO_LABELS = json.dumps([[0] * NUM_ROWS] * 5).encode()
 
 
-def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes, Path], None]:
-    """A reader of files as one of bytes."""
+def sheet(width: int, colour: str = "black") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, NUM_ROWS), colour).save(stream, "PNG")
+    return stream.getvalue()
 
-    def of_bytes(content: bytes, folder: Path) -> None:
-        (folder / name).write_bytes(content)
+
+def black(ending: str) -> dict[str, bytes]:
+    """The files of one form of CIFAR-10 whose few images are black, all of the first class."""
+    content = {".bin": bytes(NUM_ROWS * cifar10.ROW_BYTES), "": PICKLE, ".png": sheet(1024)}[ending]
+    return {name + ending: content for name in cifar10.BATCH_SHA256} | dict.fromkeys(cifar10.NPM_LABEL_FILES, NO_LABELS)
+
+
+def of_batches(file: str, ending: str) -> Callable[[bytes, Path], object]:
+    """A reader of the files of one form, one in question; a pickle passes for the official one, to be opened."""
+
+    def read(content: bytes | None, _: Path) -> object:
+        sums = dict.fromkeys(cifar10.BATCH_SHA256, files.sha256(bytes(NUM_ROWS * cifar10.ROW_BYTES)))
+        pickles = {name: hashlib.md5(PICKLE).hexdigest() for name in sums}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cifar10, "BATCH_ROWS", NUM_ROWS)
+            patch.setattr(cifar10, "BATCH_SHA256", sums)
+            patch.setattr(cifar10, "PYTHON_MD5", pickles | {file: hashlib.md5(content or b"").hexdigest()})
+            parts = black(ending) | {file: content}
+            return cifar10._decode({name: part for name, part in parts.items() if part is not None})
+
+    return read
+
+
+def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes | None, Path], None]:
+    """A reader of files as one of bytes; None is a file that isn't there."""
+
+    def of_bytes(content: bytes | None, folder: Path) -> None:
+        if content is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            (folder / name).write_bytes(content)
         read(folder / name)
 
     return of_bytes
@@ -101,12 +161,6 @@ def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes, Path]
 def checkpoint() -> bytes:
     stream = io.BytesIO()
     torch.save({"state_dict": {"weight": torch.zeros(3)}, "epoch": 1}, stream)
-    return stream.getvalue()
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
     return stream.getvalue()
 
 
@@ -135,82 +189,143 @@ c.png,dog,train,2
 d.png,cat,test,3
 e.png,dog,test,4
 """
-LABELS = json.dumps([[0, 1]]).encode()
-READERS: dict[str, tuple[bytes, Callable[[bytes, Path], object]]] = {
+
+
+def kept(place: Path) -> object:
+    """What is beside it of four decoded images, the fourth of five files being broken."""
+    place.with_suffix(".u8").write_bytes(bytes(4 * 3 * 16 * 16))
+    return _kept(place.with_suffix(""), 5, 16)
+
+
+class Reader(NamedTuple):
+    """What reads files of strangers.
+
+    Attributes:
+        whole: files to begin with, most of them as they should be.
+        read: it.
+        functions: what it is made of, most lines of which the tried files must reach.
+    """
+
+    whole: tuple[bytes, ...]
+    read: Callable[[Any, Path], object]
+    functions: tuple[Callable[..., Any], ...]
+
+
+READERS = {
+    "picture": Reader(
+        PICTURES,
+        lambda content, _: read_picture(content or b"", 16),
+        (read_picture, pictures.as_seen, pictures._eight_bits, pictures._problem),
+    ),
+    "archive": Reader(
+        (archive(),),
+        in_file("cifar.tar.gz", lambda path: cifar10._decode(cifar10._read_archive(path))),
+        (cifar10._read_archive, cifar10._wanted, cifar10._Member._proc_member),
+    ),
     **{
-        f"picture in {name}": (picture(name, **options), lambda content, _: read_picture(content, 16))
-        for name, options in {
-            "PNG": {},
-            "JPEG": {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"},
-            "GIF": {},
-            "BMP": {},
-            "TIFF": {"compression": "tiff_lzw"},
-            "WEBP": {},
-            "PPM": {},
-        }.items()
+        file: Reader(
+            (black(ending)[file], *others), of_batches(file, ending), (cifar10._decode, cifar10._rows, *functions)
+        )
+        for file, ending, others, *functions in (
+            ("data_batch_2.bin", ".bin", (), cifar10._binary_batch),
+            ("data_batch_2", "", (), cifar10._python_batch, cifar10._ArrayUnpickler.find_class),
+            ("data_batch_2.png", ".png", (sheet(1024, "white"), sheet(20)), cifar10._png_batch),
+            (cifar10.NPM_LABEL_FILES[0], ".png", (), cifar10._png_batch),
+        )
     },
-    "official archive": (archive(), in_file("cifar.tar.gz", lambda path: cifar10._decode(cifar10._read_archive(path)))),
-    "official pickle": (
-        pickle.dumps({b"data": np.zeros((4, 3072), dtype=np.uint8), b"labels": [1, 2, 3, 4]}, protocol=2),
-        lambda content, _: cifar10._decode({"data_batch_1": content}),
+    "table": Reader(
+        (TABLE,),
+        in_file("table.csv", lambda path: (listed_for_training(path, "group"), listed_for_test(path))),
+        (listing._rows, listing._of_table, listing._check_apart, listing._check_groups, listing._check_filled),
     ),
-    "sheet": (
-        picture("PNG"),
-        lambda content, _: cifar10._decode({"data_batch_1.png": content, "train_lables.json": LABELS}),
+    "recipe": Reader(
+        (
+            load_recipe("quick").to_toml().encode(),
+            b"data = 3",
+            b"[pretrain]\nmax_epochs = 0\n[classify]\nmax_epochs = 0",
+            b"#" * (recipe.LARGEST_RECIPE_BYTES + 1),
+        ),
+        in_file("mine.toml", lambda path: load_recipe(str(path))),
+        (recipe._read, recipe.parse_recipe, recipe._keys_at, recipe._nearest),
     ),
-    "sheet's labels": (
-        LABELS,
-        lambda content, _: cifar10._decode({"data_batch_1.png": b"", "train_lables.json": content}),
-    ),
-    "table": (TABLE, in_file("table.csv", lambda path: (listed_for_training(path, "group"), listed_for_test(path)))),
-    "recipe": (load_recipe("quick").to_toml().encode(), in_file("mine.toml", lambda path: load_recipe(str(path)))),
-    "checkpoint": (checkpoint(), in_file("last.ckpt", loaded)),
-    "decoded images": (
-        b'{"broken": {"3": "it is empty"}}',
-        in_file("place.json", lambda path: _kept(path.with_suffix(""), 5, 16)),
+    "checkpoint": Reader((checkpoint(),), in_file("last.ckpt", loaded), (loaded,)),
+    "decoded images": Reader(
+        (b'{"broken": {"3": "it is empty"}}',),
+        in_file("place.json", kept),
+        (_kept, files.read_json),
     ),
 }
+FORGIVING = {"decoded images"}
+"""What can't be read is made again."""
 
 
 @dataclass
 class Readings:
     """What reading many inputs came to; anything but an answer or a `LatentryError` has ended the test by itself."""
 
+    functions: tuple[Callable[..., Any], ...]
     said: list[str] = field(default_factory=list)
     longest_seconds: float = 0.0
     largest_bytes: int = 0
+    reached: set[tuple[CodeType, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.lines = {line for function in self.functions for line in lines_of(inspect.unwrap(function).__code__)}
+        self.codes = {code for code, _ in self.lines}
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        """Notes which lines are reached, as `sys.settrace` tells."""
+        if frame.f_code not in self.codes:
+            return None
+        if event == "line":
+            self.reached.add((frame.f_code, frame.f_lineno))
+        return self.trace
 
     def add(self, read: Callable[[], object]) -> None:
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sys.settrace(self.trace)
         try:
             read()
         except (LatentryError, PictureError) as error:
             self.said.append(str(error))
+        finally:
+            sys.settrace(None)
         self.longest_seconds = max(self.longest_seconds, time.perf_counter() - started)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         self.largest_bytes = max(self.largest_bytes, grown)
 
     @property
     def problems(self) -> list[str]:
-        """Empty if each refusal was one line and no input took long or much memory."""
+        """Empty if each refusal was one line, no input took long or much memory, and most lines were reached."""
         problems = [said for said in self.said if not said or "\n" in said]
         if self.longest_seconds > LONGEST_SECONDS:
             problems.append(f"{self.longest_seconds:.1f} s for one input")
         if self.largest_bytes > LARGEST_BYTES:
             problems.append(f"{self.largest_bytes:,} bytes for one input")
+        if len(self.reached & self.lines) < LEAST_COVERAGE * len(self.lines):
+            missed = sorted(f"{code.co_name}, line {line}" for code, line in self.lines - self.reached)
+            problems.append(f"not reached, of {len(self.lines)}: {missed}")
         return problems
 
 
-def fuzzed(valid: bytes, read: Callable[[bytes], object]) -> Readings:
-    readings = Readings()
-    readings.add(lambda: read(valid))
+def lines_of(code: CodeType) -> set[tuple[CodeType, int]]:
+    """The lines of a function's body, and of what is defined in it."""
+    found = {(code, line) for *_, line in code.co_lines() if line and line > code.co_firstlineno}
+    return found.union(*(lines_of(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+def fuzzed(reader: Reader, folder: Path) -> Readings:
+    """What it says of whole files, of none, and of many that are nearly right."""
+    readings = Readings(reader.functions)
+    for content in (*reader.whole, None):
+        readings.add(lambda content=content: reader.read(content, folder))
 
     @settings(
         max_examples=NUM_INPUTS, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
     )
-    @given(content=mutated(valid))
+    @given(content=st.sampled_from(reader.whole).flatmap(mutated))
     def inputs(content: bytes) -> None:
-        readings.add(lambda: read(content))
+        readings.add(lambda: reader.read(content, folder))
 
     inputs()
     return readings
@@ -221,44 +336,42 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.mark.parametrize("name", READERS)
 def test_readers_of_one_file(name, tmp_path):
-    valid, read = READERS[name]
-    readings = fuzzed(valid, lambda content: read(content, tmp_path))
+    readings = fuzzed(READERS[name], tmp_path)
     assert readings.problems == []
     assert readings.said or name in FORGIVING
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_model_folder(name, tmp_path):
-    file = model_folder(tmp_path) / name
-    valid = file.read_bytes()
-
-    def read(content: bytes) -> None:
-        file.write_bytes(content)
-        load_model(tmp_path)
-
-    readings = fuzzed(valid, read)
+@pytest.mark.parametrize(
+    ("name", "functions"),
+    {
+        "config.json": (load_config, ModelConfig.shares_are_of_the_classes, files.read_json),
+        "model.safetensors": (load_weights, load_model),
+    }.items(),
+)
+def test_a_model_folder(name, functions, tmp_path):
+    valid = (model_folder(tmp_path) / name).read_bytes()
+    readings = fuzzed(Reader((valid,), in_file(name, lambda _: load_model(tmp_path)), functions), tmp_path)
     assert readings.problems == []
     assert readings.said
 
 
 @pytest.mark.parametrize(
-    ("name", "read"),
-    {
-        "recipe.toml": Run.recipe,
-        "results.json": Run.results,
-        "metrics.csv": Run.metrics,
-        "predictions.npz": load_predictions,
-        "split.json": lambda run: Split.from_json(files.read_json(run.split_file)),
-    }.items(),
+    ("name", "read", "functions"),
+    [
+        ("recipe.toml", lambda run: Run.open(run.folder).recipe(), (Run.open.__func__, Run.recipe)),
+        ("results.json", Run.results, (Run.results, files.read_json)),
+        ("metrics.csv", Run.metrics, (Run.metrics,)),
+        (
+            "predictions.npz",
+            lambda run: (load_predictions(run), load_predictions(run, "validation")),
+            (load_predictions,),
+        ),
+        ("split.json", lambda run: Split.from_json(files.read_json(run.split_file)), (Split.from_json.__func__,)),
+    ],
 )
-def test_a_run_folder(name, read, finished_run, tmp_path):
-    run = Run(tmp_path)
-
-    def written(content: bytes) -> None:
-        (tmp_path / name).write_bytes(content)
-        read(run)
-
-    readings = fuzzed((finished_run / name).read_bytes(), written)
+def test_a_run_folder(name, read, functions, finished_run, tmp_path):
+    valid = (finished_run / name).read_bytes()
+    readings = fuzzed(Reader((valid,), in_file(name, lambda _: read(Run(tmp_path))), functions), tmp_path)
     assert readings.problems == []
     assert readings.said
 
