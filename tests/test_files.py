@@ -26,6 +26,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_what_a_killed_write_of_the_same_file_has_left_is_removed(tmp_path):
+    for name in (".a[1].json.x.partial", ".a1.json.x.partial"):
+        (tmp_path / name).touch()
+    files.write_json(tmp_path / "a[1].json", 1)
+    assert {file.name for file in tmp_path.iterdir()} == {"a[1].json", ".a1.json.x.partial"}
+
+
 def test_damaged_json_is_named(tmp_path):
     with pytest.raises(RunError, match=r"a\.json is missing"):
         files.read_json(tmp_path / "a.json")

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -18,8 +19,13 @@ PARTIAL = ".partial"
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, on failure removed."""
+    """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, on failure removed.
+
+    What a process that was killed has left there of the same file is removed first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+        left.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(handle)
     temporary = Path(name)
@@ -39,15 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_partial(folder: Path) -> None:
-    """Removes what writes that were killed have left in `folder` and below."""
-    for path in folder.rglob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
-
-
 def check_ours(folder: Path, *names: str) -> None:
     """Raises RunError if `folder` holds something, and none of the files or folders `names` that we put there."""
-    taken = folder.exists() and (folder.is_file() or any(folder.iterdir()))
+    found = folder.iterdir() if folder.is_dir() else ()
+    # A process that is killed at its first write leaves part of a file.
+    taken = folder.is_file() or not all(path.name.endswith(PARTIAL) for path in found)
     if taken and not any((folder / name).exists() for name in names):
         raise RunError(f"{folder} is there already and holds no {names[0]}: choose another --out")
 

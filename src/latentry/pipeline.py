@@ -114,8 +114,6 @@ def resume(folder: Path) -> Run:
         if run.results_file.exists():
             run.results()
         else:
-            if place().rank == 0:
-                files.remove_partial(folder)
             continue_stages(run, recipe)
     if recipe.control:
         train_control(run)

@@ -47,7 +47,10 @@ def latentry(words: list[str], environment: dict[str, str], log: Path, last_even
 
     sys.addaudithook(note)
     from latentry.cli import main
+    from latentry.studies import inspect
 
+    for stage in (inspect.PRETRAIN, inspect.CLASSIFY):
+        stage |= {"max_epochs": 1, "min_steps_per_epoch": 0}
     try:
         main()
     finally:
@@ -86,7 +89,13 @@ def context() -> Iterator[ForkServerContext]:
     """A server that has imported what takes long, and forks."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(
-        ["latentry.pipeline", "latentry.evaluation.evaluate", "latentry.report.page", "latentry.studies.compare"]
+        [
+            "latentry.pipeline",
+            "latentry.evaluation.evaluate",
+            "latentry.report.page",
+            "latentry.studies.compare",
+            "latentry.studies.inspect",
+        ]
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2])  # so that a forked process finds this module
@@ -107,6 +116,14 @@ def whole(context, toy_folder, tmp_path_factory) -> tuple[Path, tuple[str | Path
     started = time.perf_counter()
     assert terminal.run(*words, terminal.folder / "run") == 0, terminal.log.read_text()
     return terminal.folder / "run", words, terminal.num_events(), time.perf_counter() - started
+
+
+@pytest.fixture(scope="module")
+def inspection(context, toy_folder, tmp_path_factory) -> tuple[Path, int]:
+    """An inspection that was never stopped, and how often it touched files."""
+    terminal = Terminal(context, tmp_path_factory.mktemp("inspection"))
+    assert terminal.run("inspect", toy_folder, "--out", terminal.folder / "reference") == 0, terminal.log.read_text()
+    return terminal.folder / "reference", terminal.num_events()
 
 
 def weights(run: Path) -> bytes:
@@ -191,13 +208,16 @@ def test_a_comparison_killed_at_any_moment_ends_as_if_it_had_not(terminal, toy_f
     assert found["per_class"] == wanted["per_class"]
 
 
-def test_an_inspection_killed_while_it_writes_is_made_again(terminal, toy_folder):
-    """Before that there is nothing in its folder."""
-    words = ("inspect", toy_folder, "--out")
-    assert terminal.run(*words, terminal.folder / "reference") == 0, terminal.log.read_text()
-    num_events, killed = terminal.num_events(), terminal.folder / "killed"
-    assert terminal.run(*words, killed, last_event=num_events - 3) == -signal.SIGKILL
-    assert 0 < len(list(killed.iterdir())) < len(list((terminal.folder / "reference").iterdir())) + 1
-    assert terminal.run(*words, killed) == 0, terminal.log.read_text()
-    for name in ("inspection.json", "duplicates.csv", "labels.csv", "reconstructions.csv"):
-        assert (killed / name).read_bytes() == (terminal.folder / "reference" / name).read_bytes()
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.95, 0.99])
+def test_an_inspection_killed_at_any_moment_ends_as_if_it_had_not(inspection, terminal, toy_folder, share):
+    """What it has written by then is whole."""
+    reference, num_events = inspection
+    killed = terminal.folder / "killed"
+    words = ("inspect", toy_folder, "--out", killed)
+    assert terminal.run(*words, last_event=int(share * num_events)) == -signal.SIGKILL
+    for path in reference.iterdir():
+        assert not (killed / path.name).exists() or (killed / path.name).read_bytes() == path.read_bytes()
+    assert terminal.run(*words) == 0, terminal.log.read_text()
+    assert {path.name: path.read_bytes() for path in killed.iterdir()} == {
+        path.name: path.read_bytes() for path in reference.iterdir()
+    }

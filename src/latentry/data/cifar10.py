@@ -93,8 +93,6 @@ def fetch(source: str = "auto", cache: Path | None = None) -> Path:
     file = (cache or default_cache()) / "cifar10.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
-        for partial in file.parent.glob(f".{file.name}.*{files.PARTIAL}"):
-            partial.unlink(missing_ok=True)  # of a download that was killed
         if source == "auto" and file.exists():
             try:
                 _checked_rows(file, slice(None))

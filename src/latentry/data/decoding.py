@@ -60,8 +60,6 @@ def decoded(paths: Sequence[Path], image_size: int, source: str, cache: Path | N
     place = folder / digest.hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(place.with_suffix(".lock")):
-        for partial in folder.glob(f".{place.name}.*{files.PARTIAL}"):
-            partial.unlink(missing_ok=True)  # of a decoding that was killed
         return _kept(place, len(paths), image_size) or _decode(paths, image_size, source, place)
 
 

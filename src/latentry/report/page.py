@@ -36,7 +36,6 @@ def write_report(run: Run) -> Path:
     """
     try:
         with run.locked():
-            files.remove_partial(run.report_folder)  # of a report that was killed
             return _write_report(run)
     except KeyError as error:
         raise RunError(f"{run.folder} is damaged: its results or predictions lack {error}; train again") from None

@@ -103,6 +103,7 @@ def inspect(data: Data, *, seed: int = 0) -> Inspection:
 def save(content: dict[str, Any], folder: Path) -> None:
     """Writes `inspection.json`, and tables of duplicates, worst reconstructed, suspected labels and broken files."""
     names, classes = content["names"], content["class_names"]
+    files.write_json(folder / "inspection.json", content)  # first: by it the folder is known as ours
     files.write_csv(
         folder / "duplicates.csv",
         ("first", "second", "similarity", "first_part", "second_part"),
@@ -125,7 +126,6 @@ def save(content: dict[str, Any], folder: Path) -> None:
         ],
     )
     files.write_csv(folder / "skipped.csv", ("file", "reason"), content["skipped"])
-    files.write_json(folder / "inspection.json", content)
 
 
 def _row(pair: tuple[int, int, float], parts: np.ndarray) -> dict[str, Any]:
