@@ -180,6 +180,22 @@ def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
     assert f"3 was behind by {100 * gap:.2f} points of test accuracy ({low:.2f} to {high:.2f}, from" in text
 
 
+def test_what_is_said_of_system_4_and_its_control_follows_from_the_committed_results():
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    fourth, control = (
+        json.loads((RESULTS / f"{name}-0.json").read_text())
+        for name in ("seed1-frozen-augmented", "seed1-control-frozen")
+    )
+    assert fourth["split_sha256"] == control["split_sha256"]
+    assert fourth["flops"]["classify"] == control["flops"]["classify"]
+    gap = fourth["test"]["accuracy"] - control["test"]["accuracy"]
+    assert f"the same 30 epochs came to {100 * gap:.2f} points less" in text
+    rescored = json.loads((RESULTS / "batch-statistics-seed1-control-frozen-0.json").read_text())
+    assert rescored["standard"] == pytest.approx(control["validation"]["accuracy"], abs=0.005)  # in fp32
+    assert f"control gets {100 * rescored['standard']:.1f} % right in fp32" in text
+    assert f"the same weights get {100 * rescored['by_batch']:.1f} %" in text
+
+
 def test_what_the_autoencoder_does_for_system_7_follows_from_the_committed_runs():
     text = " ".join((ROOT / "docs" / "results.md").read_text().split())
     seventh, control, first = (
