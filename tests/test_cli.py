@@ -1,5 +1,7 @@
 """Mistakes on the command line: one line, exit code 2, nothing half-written."""
 
+import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -103,6 +105,38 @@ def test_a_damaged_file_of_a_run_is_named(name, damage, asked, finished_run, tmp
     errors = capfd.readouterr().err
     assert errors.count("\n") == 1, errors
     assert Path(name).name in errors or name == "model/config.json"
+
+
+def test_a_network_far_larger_than_its_weights_takes_no_memory(finished_run, tmp_path, capfd):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    config = json.loads((run / "model" / "config.json").read_text())
+    vast = {"autoencoder": "patches", "patch_side": 8, "patch_components": 192, "classifier": "dense"}
+    (run / "model" / "config.json").write_text(json.dumps(config | {"network": vast, "image_size": 256}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert command("evaluate", str(run)) == 2
+    assert "would give the dense layers 11,904,192 numbers, the limit is 262,144" in capfd.readouterr().err
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000
+
+
+def test_weights_that_were_altered_are_refused(finished_run, tmp_path, capfd):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    content = bytearray((run / "model" / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (run / "model" / "model.safetensors").write_bytes(content)
+    assert command("evaluate", str(run)) == 2
+    assert "is damaged (its weights do not match their hash)" in capfd.readouterr().err
+
+
+def test_a_model_that_asks_for_code_is_refused_and_gets_none(finished_run, tmp_path, capfd):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    config = json.loads((run / "model" / "config.json").read_text())
+    called = f"import pathlib\npathlib.Path({str(tmp_path / 'called')!r}).touch()\n"
+    (run / "model" / "modeling.py").write_text(called)
+    assert command("evaluate", str(run)) == 0
+    (run / "model" / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling.Model"}}))
+    assert command("predict", str(run), "-") == 2
+    assert "auto_map: Extra inputs are not permitted" in capfd.readouterr().err
+    assert not (tmp_path / "called").exists()
 
 
 def test_recipes_are_listed_and_shown():

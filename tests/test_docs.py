@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import statistics
 from pathlib import Path
@@ -328,3 +329,10 @@ def test_what_more_data_would_take_is_computed_from_the_measured_run():
         assert float(row[3].split()[0].replace(",", "")) == pytest.approx(flops * factor / 1e15, rel=1e-3)
         assert row[4].split()[1] == {1: "minutes", 60: "hours", 1440: "days"}[unit]
         assert float(row[4].split()[0]) == pytest.approx(amount, rel=0.01)
+        held = (
+            factor * 6_375 * (2 * 2 * math.prod(results["network"]["latent"]) + math.prod(results["network"]["image"]))
+        )
+        assert float(row[5].split()[0]) == pytest.approx(held / 1e9, rel=0.03)
+        assert float(re.sub(" TB", "e3", row[2].removesuffix(" GB"))) == pytest.approx(
+            factor * 42_500 * 3072 / 1e9, rel=0.03
+        )

@@ -111,6 +111,17 @@ def test_weights_of_classes_shift_predictions(digits):
         LatentClassifier(class_weight={7: 1.0}).fit(images, labels)
 
 
+@pytest.mark.slow
+def test_of_balanced_classes_probabilities_are_calibrated_as_they_are_trained(digits):
+    images, labels = digits
+    rare = np.concatenate([np.flatnonzero(labels != 3), np.flatnonzero(labels == 3)[:12]])
+    settings = QUICK | {"batches.classify.balanced": True}
+    estimator = LatentClassifier(settings=settings, random_state=0).fit(images[rare], labels[rare])
+    config = estimator.predictor_.config
+    assert config.class_shares == config.trained_shares
+    assert config.temperature == estimator.results_["temperature"]
+
+
 def test_it_is_pickled_and_cloned(fitted, digits, tmp_path):
     images, _ = digits
     joblib.dump(fitted, tmp_path / "model.joblib")

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import resource
+import signal
 import sys
 import tarfile
 import time
@@ -33,7 +34,7 @@ from latentry.data.split import Split
 from latentry.errors import DataError, LatentryError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.models.network import build_network
-from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_config, load_model, load_weights, save_model
+from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_config, load_model, read_weights, save_model
 from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.settings import Model
@@ -102,12 +103,13 @@ PICTURES = (
 )
 
 
-def archive() -> bytes:
+def archive(form: int = tarfile.GNU_FORMAT, packed: str = "gz") -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as whole:
+    with tarfile.open(fileobj=stream, mode=f"w:{packed}", format=form) as whole:
         for name, size in (("cifar/data_batch_1.bin", 5000), ("cifar/readme.html", 88), ("cifar/test_batch.bin", 900)):
             member = tarfile.TarInfo(name)
             member.size = size
+            member.pax_headers = {"comment": "x" * 40} if form == tarfile.PAX_FORMAT else {}
             whole.addfile(member, io.BytesIO(bytes(size)))
     return stream.getvalue()
 
@@ -218,7 +220,7 @@ READERS = {
         (read_picture, pictures.as_seen, pictures._eight_bits, pictures._problem),
     ),
     "archive": Reader(
-        (archive(),),
+        (archive(), gzip.decompress(archive()), archive(tarfile.PAX_FORMAT, "xz")),
         in_file("cifar.tar.gz", lambda path: cifar10._decode(cifar10._read_archive(path))),
         (cifar10._read_archive, cifar10._wanted, cifar10._Member._proc_member),
     ),
@@ -244,9 +246,11 @@ READERS = {
             b"data = 3",
             b"[pretrain]\nmax_epochs = 0\n[classify]\nmax_epochs = 0",
             b"#" * (recipe.LARGEST_RECIPE_BYTES + 1),
+            b"seed" + b".a" * 150 + b" = 1",
+            b"a." * 250 + b"a = 1",
         ),
         in_file("mine.toml", lambda path: load_recipe(str(path))),
-        (recipe._read, recipe.parse_recipe, recipe._keys_at, recipe._nearest),
+        (recipe.read_toml, recipe.parse_recipe, recipe._keys_at, recipe._nearest),
     ),
     "checkpoint": Reader((checkpoint(),), in_file("last.ckpt", loaded), (loaded,)),
     "decoded images": Reader(
@@ -259,6 +263,26 @@ FORGIVING = {"decoded images"}
 """What can't be read is made again."""
 
 
+RUN: list[str] = []
+"""What was started since it was cleared: other programs, or connections."""
+
+
+def note_what_runs(event: str, arguments: tuple[object, ...]) -> None:
+    if event in ("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect"):
+        RUN.append(f"{event}{arguments}")
+
+
+sys.addaudithook(note_what_runs)
+
+
+class HangError(BaseException):
+    """An input that takes far too long; no reader mistakes it for a damaged file."""
+
+
+def hang(*_: object) -> None:
+    raise HangError
+
+
 @dataclass
 class Readings:
     """What reading many inputs came to; anything but an answer or a `LatentryError` has ended the test by itself."""
@@ -268,6 +292,7 @@ class Readings:
     longest_seconds: float = 0.0
     largest_bytes: int = 0
     reached: set[tuple[CodeType, int]] = field(default_factory=set)
+    started: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.lines = {line for function in self.functions for line in lines_of(inspect.unwrap(function).__code__)}
@@ -282,7 +307,10 @@ class Readings:
         return self.trace
 
     def add(self, read: Callable[[], object]) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the largest memory so far is forgotten
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        signal.setitimer(signal.ITIMER_REAL, 4 * LONGEST_SECONDS)
+        RUN.clear()
         sys.settrace(self.trace)
         try:
             read()
@@ -290,6 +318,8 @@ class Readings:
             self.said.append(str(error))
         finally:
             sys.settrace(None)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        self.started += RUN
         self.longest_seconds = max(self.longest_seconds, time.perf_counter() - started)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         self.largest_bytes = max(self.largest_bytes, grown)
@@ -297,7 +327,7 @@ class Readings:
     @property
     def problems(self) -> list[str]:
         """Empty if each refusal was one line, no input took long or much memory, and most lines were reached."""
-        problems = [said for said in self.said if not said or "\n" in said]
+        problems = [said for said in self.said if not said or "\n" in said] + self.started
         if self.longest_seconds > LONGEST_SECONDS:
             problems.append(f"{self.longest_seconds:.1f} s for one input")
         if self.largest_bytes > LARGEST_BYTES:
@@ -316,6 +346,7 @@ def lines_of(code: CodeType) -> set[tuple[CodeType, int]]:
 
 def fuzzed(reader: Reader, folder: Path) -> Readings:
     """What it says of whole files, of none, and of many that are nearly right."""
+    signal.signal(signal.SIGALRM, hang)
     readings = Readings(reader.functions)
     for content in (*reader.whole, None):
         readings.add(lambda content=content: reader.read(content, folder))
@@ -345,7 +376,7 @@ def test_readers_of_one_file(name, tmp_path):
     ("name", "functions"),
     {
         "config.json": (load_config, ModelConfig.shares_are_of_the_classes, files.read_json),
-        "model.safetensors": (load_weights, load_model),
+        "model.safetensors": (read_weights, load_model),
     }.items(),
 )
 def test_a_model_folder(name, functions, tmp_path):

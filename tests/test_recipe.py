@@ -99,9 +99,27 @@ def test_unknown_recipes_and_unreadable_files(tmp_path):
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match="can't be read"):
         load_recipe(str(file))
-    file.write_text("#" * (1 << 21))
-    with pytest.raises(RecipeError, match="the limit is 1048576"):
+    with file.open("wb") as stream:
+        stream.truncate(100_000_000)
+    with pytest.raises(RecipeError, match="has 100000000 bytes, the limit is 262144: is it a recipe"):
         load_recipe(str(file))
+    file.write_text(f"seed{'.a' * 1_000} = 1")
+    with pytest.raises(RecipeError, match="more than 200 dots in a line"):
+        load_recipe(str(file))
+
+
+def test_deep_and_long_values_are_shown_in_a_line(tmp_path):
+    file = tmp_path / "deep.toml"
+    file.write_text("seed.a" + ".a" * 150 + " = 1")
+    with pytest.raises(RecipeError, match=r"recipe key seed = \{'a': \{.*\.\.\..*: Input should be a valid integer"):
+        load_recipe(str(file))
+    file.write_text('[data.limit]\n"a\\nb" = 0')
+    with pytest.raises(RecipeError, match="greater than 0") as raised:
+        load_recipe(str(file))
+    assert "\n" not in str(raised.value)
+    with pytest.raises(RecipeError) as raised:
+        load_recipe("quick", {"seed": "x" * 100_000})
+    assert len(str(raised.value)) < 500
 
 
 def test_recipes_are_frozen():

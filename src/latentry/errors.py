@@ -12,6 +12,9 @@ class LatentryError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())  # names and values of files may be of several lines
+
 
 class DataError(LatentryError):
     """Images, labels or an archive that are missing, damaged or not what was asked for."""

@@ -93,7 +93,8 @@ class LatentClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):  # typ
             run = train_on(images, self._recipe(images), Path(folder) / "run", Calibration())
             network, config = load_model(run.model_folder)
             self.results_ = run.results()
-        as_trained = config.model_copy(update={"class_shares": config.trained_shares})
+        unmoved = {"class_shares": config.trained_shares, "temperature": self.results_["temperature"]}
+        as_trained = config.model_copy(update=unmoved)
         self.predictor_ = Predictor(network, as_trained, device=self.device, precision="fp32")
         return self
 

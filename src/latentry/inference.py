@@ -91,8 +91,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, log_ratio: np.ndarra
 
     `log_ratio` (K,) is added to what the temperature divided: how much likelier classes are here than in training.
 
-    One image more than there are is reckoned with, which is taken for another class: else a few images that are all
-    recognised would make every answer certain.
+    It reckons with two images more than there are, one of which is taken for another class: else a few images that are
+    all recognised would make every answer certain.
 
     Sources: Guo et al. 2017, arXiv 1706.04599; Platt 1999, section 2.2 (the targets).
     """

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.resources
+import reprlib
 import tomllib
 import typing
 from pathlib import Path
@@ -13,7 +14,11 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from latentry.errors import RecipeError
 from latentry.settings import Batches, Classify, Data, Evaluate, Model, Pretrain, Section
 
-LARGEST_RECIPE_BYTES = 1 << 20
+LARGEST_RECIPE_BYTES, MOST_DOTS = 1 << 18, 200
+"""Of a file, and of a line: a key of very many parts would take the reader far more memory than the file has."""
+SHORT = reprlib.Repr()
+"""Shows what a recipe holds, be it ever so large or deep."""
+SHORT.maxstring = SHORT.maxother = 200
 
 
 class Recipe(Section):
@@ -107,16 +112,11 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, limit: dict[
     named = named_recipes()
     is_named = name in named
     if is_named:
-        text = named[name]
+        content = {"name": name} | tomllib.loads(named[name])
     elif name.endswith(".toml"):
-        text = _read(Path(name))
-        name = Path(name).stem
+        content = {"name": Path(name).stem} | read_toml(Path(name))
     else:
         raise RecipeError(f"no recipe called {name!r}{_nearest(name, named)}: `latentry recipes` lists them")
-    try:
-        content: dict[str, Any] = {"name": name} | tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RecipeError(f"recipe {name!r} is not valid TOML: {error}") from None
     overrides = overrides or {}
     written, moved = content.get("data"), overrides.get("data.source", "cifar10") != "cifar10"
     if moved and isinstance(written, dict) and (is_named or written.get("source") == "cifar10"):
@@ -140,14 +140,34 @@ def parse_recipe(content: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         parts = [str(part) for part in first["loc"]]
+        key, value = SHORT.repr(".".join(parts))[1:-1], SHORT.repr(first["input"])
         if first["type"] == "extra_forbidden":
-            known = _keys_at(parts[:-1])
-            raise RecipeError(f"recipe key {'.'.join(parts)!r} is unknown{_nearest(parts[-1], known)}") from None
+            raise RecipeError(f"recipe key '{key}' is unknown{_nearest(parts[-1], _keys_at(parts[:-1]))}") from None
         if first["type"] == "model_type":
-            raise RecipeError(f"recipe key {'.'.join(parts)} is a section, and {first['input']!r} is a value") from None
+            raise RecipeError(f"recipe key {key} is a section, and {value} is a value") from None
         if first["type"] == "value_error":
             raise RecipeError(str(first["ctx"]["error"])) from None
-        raise RecipeError(f"recipe key {'.'.join(parts)} = {first['input']!r}: {first['msg']}") from None
+        raise RecipeError(f"recipe key {key} = {value}: {first['msg']}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises:
+        RecipeError: it can't be read, is no TOML, or far larger than a recipe is.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_RECIPE_BYTES:
+            raise RecipeError(f"recipe {path} has {size} bytes, the limit is {LARGEST_RECIPE_BYTES}: is it a recipe?")
+        text = path.read_text(encoding="utf-8")
+        if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+            raise RecipeError(f"recipe {path} has more than {MOST_DOTS} dots in a line, the limit: is it a recipe?")
+        return tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} can't be read: {error}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(f"recipe {path} is not valid TOML: {error}") from None
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
@@ -163,16 +183,6 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), text
-
-
-def _read(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_RECIPE_BYTES:
-            raise RecipeError(f"recipe {path} has {size} bytes, the limit is {LARGEST_RECIPE_BYTES}: is it a recipe?")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} can't be read: {error}") from None
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:

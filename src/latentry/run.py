@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import os
 import platform
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from filelock import FileLock, Timeout
 from latentry import files
 from latentry.errors import RecipeError, RunError
 from latentry.processes import place
-from latentry.recipe import Recipe, parse_recipe
+from latentry.recipe import Recipe, parse_recipe, read_toml
 
 LOCK, HOLDER = ".lock", ".holder"
 RESULT_KEYS = frozenset(
@@ -137,7 +136,10 @@ class Run:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            try:
+                who = holder.read_text(encoding="utf-8")
+            except OSError:  # it has just begun, or is about to end
+                who = "another process"
             raise RunError(f"{self.folder} is in use by {who}: wait until that has ended, or stop it") from None
         try:
             now = datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds")
@@ -186,8 +188,8 @@ class Run:
             RunError: it is damaged.
         """
         try:
-            return parse_recipe(tomllib.loads(self.recipe_file.read_text(encoding="utf-8")))
-        except (ValueError, RecursionError, RecipeError) as error:
+            return parse_recipe(read_toml(self.recipe_file))
+        except RecipeError as error:
             raise RunError(f"{self.recipe_file} is damaged ({error}): restore it or train again") from None
 
     def results(self) -> dict[str, Any]:

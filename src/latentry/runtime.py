@@ -72,20 +72,32 @@ def keep_freed_memory() -> None:
         mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def join(device: torch.device) -> None:
-    """Connects this process to those that train with it, once.
+def join(device: torch.device, what: str) -> None:
+    """Connects this process to those that train with it, and makes sure that all say the same of `what` they train.
 
     torchrun's store, in which they leave their addresses, outlives a restart: so each start has its own part of it.
+
+    Raises:
+        RecipeError: another says something else.
     """
-    if place().world_size == 1 or distributed.is_initialized():
+    if place().world_size == 1:
         return
-    store, rank, world_size = next(iter(rendezvous("env://")))
-    distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        store=distributed.PrefixStore(f"start {place().num_restarts}", store),  # type: ignore[attr-defined]
-        rank=rank,
-        world_size=world_size,
-    )
+    if not distributed.is_initialized():
+        store, rank, world_size = next(iter(rendezvous("env://")))
+        distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=distributed.PrefixStore(f"start {place().num_restarts}", store),  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=world_size,
+        )
+    own = torch.tensor(derive_seed(0, what), device=device)
+    least, most = own.clone(), own.clone()
+    distributed.all_reduce(least, distributed.ReduceOp.MIN)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    if least != most:
+        raise RecipeError(
+            "the processes have other images or settings than one another: give all the same files and the same command"
+        )
 
 
 def derive_seed(seed: int, *names: str | int) -> int:

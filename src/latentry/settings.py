@@ -37,7 +37,7 @@ class Data(Section):
     """Share of the limited images that the held-out standing validates on, stratified by class; a folder or table with
     a part "val" has chosen already."""
     fold: Annotated[int, Field(ge=0, le=4)] = 0
-    """Which of the five repeats of the stratified shuffle split."""
+    """Which of the five repeats of the stratified shuffle split, or of the parts of grouped images."""
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the draw and of the split; kept apart from the run's seed so that seeds share a split."""
     labels: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import multiprocessing
+import os
 import pickle
 import tarfile
 import threading
@@ -134,14 +135,60 @@ def test_a_pickle_that_calls_is_refused_and_not_called(tmp_path, official):
     assert not (tmp_path / "called").exists()
 
 
-def test_links_in_an_archive_are_not_followed(tmp_path, official):
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_in_an_archive_are_not_followed(tmp_path, official, kind):
     archive = tmp_path / "links.tar"
     with tarfile.open(archive, "w") as tar:
         link = tarfile.TarInfo("data_batch_1.bin")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        link.type, link.linkname = kind, "/etc/passwd"
         tar.addfile(link)
     with pytest.raises(DataError, match="no data_batch_1"):
         cifar10.fetch(str(archive), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("folder", ["/", "../../", f"{Path.home()}/"])
+def test_paths_in_an_archive_lead_nowhere(tmp_path, official, folder):
+    source, archive = binary_folder(tmp_path / "source", official), tmp_path / "paths.tar"
+    with tarfile.open(archive, "w") as tar:
+        for file in source.iterdir():
+            member = tarfile.TarInfo(f"{folder}{file.name}")
+            member.size = file.stat().st_size
+            tar.addfile(member, io.BytesIO(file.read_bytes()))
+    cifar10.fetch(str(archive), tmp_path / "cache")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent != source) == [
+        "cifar10.lock",
+        "cifar10.npy",
+        "paths.tar",
+    ]
+    assert not (Path("/") / "data_batch_1.bin").exists()
+    assert not (Path.home() / "data_batch_1.bin").exists()
+
+
+@pytest.mark.parametrize("size", [-1536, 1 << 33])
+def test_an_archive_that_lies_about_sizes_is_refused(tmp_path, size):
+    with tarfile.open(tmp_path / "lies.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("readme", "data_batch_1.bin"):
+            member = tarfile.TarInfo(name)
+            member.pax_headers = {"size": str(size)} if name != "readme" else {}
+            tar.addfile(member)
+    with pytest.raises(DataError, match=f"is not a whole tar archive .* {size:,} bytes"):
+        cifar10._read_archive(tmp_path / "lies.tar")
+
+
+def test_an_archive_of_very_many_files_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "many.tar", "w") as tar:
+        for number in range(1_100):
+            tar.addfile(tarfile.TarInfo(str(number)))
+    with pytest.raises(DataError, match="it has more than CIFAR-10, 0 bytes in file 1,001"):
+        cifar10._read_archive(tmp_path / "many.tar")
+
+
+def test_what_is_no_file_in_a_folder_is_left_alone(tmp_path, official):
+    source = binary_folder(tmp_path / "source", official)
+    (source / "data_batch_3.bin").unlink()
+    os.mkfifo(source / "data_batch_3.bin")
+    with pytest.raises(DataError, match=r"no data_batch_3\.bin"):
+        cifar10.fetch(str(source), tmp_path / "cache")
 
 
 def test_damaged_labels_are_refused_by_name(tmp_path, official):

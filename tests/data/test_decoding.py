@@ -1,6 +1,7 @@
 """Files to one array: in order, once, whatever happens in between."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -25,13 +26,18 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 def test_images_keep_their_order_and_broken_ones_are_named(pictures, tmp_path):
     pictures[3].write_bytes(b"")
-    pictures[7].unlink()
+    for endless in (7, 9):
+        pictures[endless].unlink()
+    pictures[7].symlink_to("/dev/zero")
+    os.mkfifo(pictures[9])
+    pictures[11].unlink()
     content = decoded(pictures, 16, "pictures", tmp_path / "cache")
-    assert content.images.shape == (18, 3, 16, 16)
+    assert content.images.shape == (16, 3, 16, 16)
     assert content.images[:, 0, 0, 0].tolist() == content.positions.tolist()
-    assert content.broken.keys() == {3, 7}
+    assert content.broken.keys() == {3, 7, 9, 11}
     assert content.broken[3] == "it is empty"
-    assert "No such file" in content.broken[7]
+    assert content.broken[7] == content.broken[9] == "it is no file"
+    assert "No such file" in content.broken[11]
     assert isinstance(content.images, np.memmap)
     assert not content.images.flags.writeable
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from latentry.data import cifar10
+from latentry.errors import DataError
 
 
 def test_statistics_are_those_of_the_pixels(toy_images, monkeypatch):
@@ -24,6 +25,14 @@ def test_cifar10_has_the_known_statistics():
     mean, deviation = images.channel_statistics(np.arange(50_000))
     assert mean == pytest.approx([0.49139968, 0.48215841, 0.44653091], abs=1e-8)
     assert deviation == pytest.approx([0.24703223, 0.24348513, 0.26158784], abs=1e-8)
+
+
+@pytest.mark.parametrize("label", [-2, 3])
+def test_a_label_out_of_range_is_named(toy_images, label):
+    labels = toy_images.labels.copy()
+    labels[5] = label
+    with pytest.raises(DataError, match=f"label {label} is out of range: give 0 to 2, or -1 for none"):
+        dataclasses.replace(toy_images, labels=labels)
 
 
 def test_the_hash_is_of_pixels_labels_and_names(toy_images):

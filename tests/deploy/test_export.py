@@ -104,6 +104,15 @@ def test_the_command_says_what_it_found(finished_run, tmp_path, monkeypatch, cap
     assert said[2].endswith(f"MiB: {file}")
 
 
+def test_an_autoencoder_alone_is_refused(finished_run, tmp_path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    config = json.loads((run / "model" / "config.json").read_text())
+    (run / "model" / "config.json").write_text(json.dumps(config | {"trained_shares": []}))
+    with pytest.raises(RunError, match="no trained classifier"):
+        export(run, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 def test_missing_packages_are_named(finished_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RunError, match=r"needs onnxruntime, which isn't installed: pip install 'latentry\[export\]'"):

@@ -133,3 +133,6 @@ def test_latents_of_a_folder(predictor, toy_folder, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="has no images: give an image"):
         embed(predictor, tmp_path / "none", out)
+    for other in (Path("-"), folder / "cross" / "004.png"):
+        with pytest.raises(DataError, match=r"no folder .*: give one with images"):
+            embed(predictor, other, out)

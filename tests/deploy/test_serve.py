@@ -123,6 +123,18 @@ def test_the_nearest_neighbour_of_a_training_image_is_itself(client, toy_folder,
     assert np.array_equal(decoded(nearest["picture"]), np.asarray(Image.open(file)).transpose(2, 0, 1))
 
 
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+ROUTES = ["/predict", "/reconstruct", "/neighbours"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_name_of_half_a_letter_is_answered(client, route):
+    disposition = b"--x\r\nContent-Disposition: form-data; name=\"images\"; filename*=unicode_escape''%5cud800\r\n\r\n"
+    answer = client.post(route, content=disposition + encoded("PNG") + b"\r\n--x--\r\n", headers=FORM)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["answers"][0]["file"] == "?"
+
+
 @pytest.mark.parametrize(
     ("content", "status", "sentence"),
     [
@@ -139,7 +151,7 @@ def test_the_nearest_neighbour_of_a_training_image_is_itself(client, toy_folder,
         (encoded("WEBP", (90, 40)), 200, ""),
     ],
 )
-@pytest.mark.parametrize("route", ["/predict", "/reconstruct", "/neighbours"])
+@pytest.mark.parametrize("route", ROUTES)
 def test_every_kind_of_file_has_its_code_and_a_sentence(client, route, content, status, sentence):
     answer = client.post(route, files=form(content))
     assert answer.status_code == status, answer.text
@@ -153,7 +165,6 @@ two_files = b"".join(
     for _ in range(2)
 )
 two_files += b"--x--\r\n"
-FORM = {"content-type": "multipart/form-data; boundary=x"}
 
 
 @pytest.mark.parametrize(

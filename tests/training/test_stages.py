@@ -15,7 +15,7 @@ from latentry.models.network import build_network
 from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.settings import Augment, Classify, Model, Pretrain
-from latentry.training.checkpoint import loaded
+from latentry.training.checkpoint import loaded, newest
 from latentry.training.classify import Classification
 from latentry.training.job import Job
 from latentry.training.pretrain import Pretraining, corrupted
@@ -181,9 +181,12 @@ def test_of_damaged_checkpoints_the_last_good_one_is_used(toy_images, tmp_path, 
         damage(tmp_path / "run" / "checkpoints" / "classify" / "last.ckpt")
     assert len(log.rows) == 3
     assert "last.ckpt is damaged" in capsys.readouterr().err
+    folder = tmp_path / "run" / "checkpoints" / "classify"
+    assert newest(folder) == folder / "before-last.ckpt"
+    assert not (folder / "last.ckpt").exists(), "it would take the place of the one before"
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
-    damage(tmp_path / "run" / "checkpoints" / "classify" / "before-last.ckpt")
+    damage(folder / "before-last.ckpt")
     with pytest.raises(RunError, match=r"before-last\.ckpt is damaged .*: remove .* and resume to repeat that stage"):
         run_stage(Classification(build(), Classify(max_epochs=3), seed=0, num_steps=9), toy_images, tmp_path / "run")
 

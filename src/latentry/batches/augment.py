@@ -120,8 +120,8 @@ def cutout(images: Tensor, centres: Tensor, size: int) -> Tensor:
 def flips(mode: str, indices: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
     """Bool of shape (N,): which images are mirrored this epoch.
 
-    "alternating" gives each image, by the parity of its index in the dataset and of the epoch, one orientation and then
-    the other. Source: Jordan 2024, arXiv 2404.00498, section 3.6.
+    "alternating" gives each image, by a fixed random bit of its index in the dataset and the parity of the epoch, one
+    orientation and then the other. Source: Jordan 2024, arXiv 2404.00498, section 3.6.
     """
     if mode == "none":
         return torch.zeros(len(indices), dtype=torch.bool)

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -134,9 +135,11 @@ def read_file(path: Path, image_size: int) -> np.ndarray | str:
 
 def _content(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE_BYTES:
-            raise PictureError(f"it has {size:,} bytes, the limit is {LARGEST_FILE_BYTES:,}")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device may have no end
+            raise PictureError("it is no file")
+        if found.st_size > LARGEST_FILE_BYTES:
+            raise PictureError(f"it has {found.st_size:,} bytes, the limit is {LARGEST_FILE_BYTES:,}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise PictureError(f"it can't be opened ({getattr(error, 'strerror', None) or error})") from None

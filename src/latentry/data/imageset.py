@@ -6,6 +6,7 @@ import functools
 import numpy as np
 
 from latentry import files
+from latentry.errors import DataError
 
 STATISTICS_IMAGES = 1000
 """How many images the statistics read at a time."""
@@ -41,7 +42,11 @@ class ImageSet:
         assert self.images.ndim == 4, self.images.shape
         assert self.labels.dtype == np.int64, self.labels.dtype
         assert self.labels.shape == (len(self.images),), (self.labels.shape, self.images.shape)
-        assert len(self.labels) == 0 or UNLABELLED <= self.labels.min() <= self.labels.max() < len(self.class_names)
+        strange = self.labels[(self.labels < UNLABELLED) | (self.labels >= len(self.class_names))]
+        if len(strange):
+            raise DataError(
+                f"label {strange[0]} is out of range: give 0 to {len(self.class_names) - 1}, or {UNLABELLED} for none"
+            )
         for known in (self.held_out, self.groups):
             assert known is None or known.shape == self.labels.shape, known
         assert len(self.files) in (0, len(self.labels)), len(self.files)

@@ -74,7 +74,7 @@ def as_seen(image: Image.Image) -> Image.Image:
     """`image` in RGB as a person sees it: turned upright, deep grey scaled to 8 bits, transparency on white."""
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+        return Image.fromarray(_eight_bits(np.array(image), image.mode)).convert("RGB")
     if image.has_transparency_data:
         shown = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
@@ -106,16 +106,21 @@ def pillow_of(image: np.ndarray) -> Image.Image:
 def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:
     """Grey levels (H, W) of 16 or 32 bits, or floats, as uint8: by the whole range of 16 bits, floats by [0, 1].
 
+    Works in `levels`, since a picture may have many.
+
     Raises:
         PictureError: they leave that range, so what they mean isn't known.
     """
     greatest = 1.0 if mode == "F" else 65_535
-    levels = np.nan_to_num(levels, posinf=np.inf, neginf=-np.inf)
+    np.nan_to_num(levels, copy=False, posinf=np.inf, neginf=-np.inf)
     least, most = levels.min(), levels.max()
     if least < 0 or most > greatest:
         raise PictureError(f"its grey levels go from {least:g} to {most:g}, the limits are 0 and {greatest:g}")
-    eight: np.ndarray = (levels * 255).round() if mode == "F" else levels.astype(np.int64) // 257
-    return eight.astype(np.uint8)
+    if mode == "F":
+        np.round(np.multiply(levels, 255, out=levels), out=levels)
+    else:
+        np.floor_divide(levels, 257, out=levels)
+    return levels.astype(np.uint8)
 
 
 def _problem(content: bytes, error: Exception, formats: tuple[str, ...]) -> PictureError:

@@ -82,7 +82,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         415: "A file is no image of a format that is read, or the body no form.",
         422: "A field or a number is off, or an image is empty or damaged.",
         429: "Too many images of this client are waiting.",
-        503: "Too many images are waiting, or too many bytes are being read.",
+        503: "Too many images are waiting, too many bytes are being read, or memory is short.",
     }.items()
 }
 FORM = {

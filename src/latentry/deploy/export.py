@@ -87,6 +87,7 @@ def export(folder: Path, out: Path, *, prior: dict[str, float] | None = None, in
     run = Run.open(folder)
     run.results()
     predictor = Predictor.load(folder, prior=prior, device="cpu")
+    predictor.config.check_predicts()
     predictions = load_predictions(run)
     shown = predictions.get("validation_example_images", predictions["train_example_images"])
     with files.replacing(out) as temporary:

@@ -18,7 +18,7 @@ from latentry.data.decoding import in_threads, read_file
 from latentry.data.listing import files_below
 from latentry.data.pictures import PictureError, read_picture
 from latentry.deploy.predictor import Answer, Predictor
-from latentry.errors import DataError, RunError
+from latentry.errors import DataError
 
 BATCH_SIZE = 64
 STANDARD_INPUT = "-"
@@ -64,8 +64,7 @@ def predictions(predictor: Predictor, pictures: Iterable[Read], top: int) -> Ite
     Raises:
         RunError: the model has no trained classifier.
     """
-    if not predictor.config.predicts:
-        raise RunError("this model has no trained classifier: train one, with classify.max_epochs above 0")
+    predictor.config.check_predicts()
     names = predictor.config.class_names
     for batch, answer in _answered(predictor, pictures):
         usual = predictor.usual(answer.errors) if answer else None
@@ -97,6 +96,8 @@ def embed(predictor: Predictor, folder: Path, out: Path) -> tuple[int, list[tupl
     names: list[str] = []
     problems: list[tuple[str, str]] = []
     shape: tuple[int, ...] = ()
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: give one with images")
     pictures = pictures_of(str(folder), predictor.config.image_size)
     with files.replacing(out) as temporary, tempfile.TemporaryFile(dir=out.parent) as rows:
         for batch, answer in _answered(predictor, pictures):

@@ -124,7 +124,7 @@ def files_in(body: bytearray, boundary: bytes, most: int) -> list[tuple[str, byt
             name = field = None
         if name is None or field != FIELD:
             raise HTTPException(422, f"the form must have files in the field {FIELD!r}, and nothing else")
-        files.append((name, bytes(content)))
+        files.append((name.encode(errors="replace").decode(), bytes(content)))  # half a letter can't be sent back
     if not files:
         raise HTTPException(422, f"the form has no file in the field {FIELD!r}")
     return files

@@ -20,6 +20,8 @@ LIGHT_CLASSIFIER_CHANNELS = 256
 LIGHT_LOGIT_SCALE = 1 / 9
 RECORD_WIDTHS = (64, 256, 256)
 SEED2_OUTPUTS = 16
+LARGEST_FLAT = 1 << 18
+"""Numbers that seed 1's dense layers take: half a gigabyte of weights."""
 SEED2_SMALLEST_SIDE = 6
 
 
@@ -136,6 +138,11 @@ class Seed2Classifier(nn.Sequential):
 
 
 def _with_dense_layers(layers: list[nn.Module], features: int, num_classes: int) -> nn.Sequential:
+    if features > LARGEST_FLAT:
+        raise RecipeError(
+            f"the latent would give the dense layers {features:,} numbers, the limit is {LARGEST_FLAT:,}: use a "
+            "smaller image_size, or model.classifier = light"
+        )
     dense = [nn.Linear(features, 512), nn.ReLU(), nn.Dropout(0.4), nn.Linear(512, 64), nn.ReLU()]
     classifier = nn.Sequential(*layers, nn.Flatten(), *dense, LastLinear(64, num_classes))
     initialise_glorot(classifier)

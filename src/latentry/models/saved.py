@@ -1,5 +1,6 @@
 """A network as files: its weights, and the `model/` folder that a finished run leaves."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -7,6 +8,7 @@ import safetensors
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
 
 from latentry import files
 from latentry.errors import RunError
@@ -45,6 +47,11 @@ class ModelConfig(BaseModel):
         """Whether a classifier was trained; in folders of before shares were kept there always is one."""
         return bool(self.trained_shares) or not self.class_shares
 
+    def check_predicts(self) -> None:
+        """Raises RunError where no classifier was trained."""
+        if not self.predicts:
+            raise RunError("this model has no trained classifier: train one, with classify.max_epochs above 0")
+
     @model_validator(mode="after")
     def shares_are_of_the_classes(self) -> Self:
         for shares in (self.class_shares, self.trained_shares):
@@ -54,9 +61,26 @@ class ModelConfig(BaseModel):
 
 
 def save_weights(file: Path, network: AutoencoderClassifier) -> None:
-    """Writes every parameter and buffer of `network` as safetensors."""
+    """Writes every parameter and buffer of `network` as safetensors, and a hash of them."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    files.write_bytes(file, safetensors.torch.save(state))
+    files.write_bytes(file, safetensors.torch.save(state, {"sha256": _sha256(state)}))
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The parameters and buffers, by name, in the file that `save_weights` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(file, "pt") as content:
+            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - it is no dict
+            kept = (content.metadata() or {}).get("sha256")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(f"{file} is missing or damaged ({error}): restore it or train again") from None
+    if kept not in (None, _sha256(state)):  # none in files of before it was kept
+        raise RunError(f"{file} is damaged (its weights do not match their hash): restore it or train again")
+    return state
 
 
 def load_weights(file: Path, network: AutoencoderClassifier) -> None:
@@ -66,10 +90,15 @@ def load_weights(file: Path, network: AutoencoderClassifier) -> None:
         RunError: the file is missing or damaged, or belongs to another network.
     """
     try:
-        network.load_state_dict(safetensors.torch.load_file(file))
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{file} is missing or damaged ({reason}): restore it or train again") from None
+        network.load_state_dict(read_weights(file))
+    except RuntimeError as error:
+        raise RunError(f"{file} is of another network ({error}): restore it or train again") from None
+
+
+def _sha256(state: dict[str, Tensor]) -> str:
+    named = ((f"{name} {tuple(state[name].shape)}".encode(), state[name].reshape(-1)) for name in sorted(state))
+    parts = ((name, values.view(torch.uint8).numpy().tobytes()) for name, values in named)
+    return files.sha256(*itertools.chain.from_iterable(parts))
 
 
 def save_model(folder: Path, network: AutoencoderClassifier, config: ModelConfig) -> None:

@@ -31,7 +31,7 @@ def findings(content: dict[str, Any]) -> str:
     )
     if content["test_pixels_read"]:
         share = across / content["counts"]["test"]["all"]
-        lines.append(f"test images with a near-duplicate among the training images: {across:,} ({share:.2%})")
+        lines.append(f"test images with a near-duplicate among the others: {across:,} ({share:.2%})")
     lines.append(f"labels that are likely wrong: {len(content['label_suspects']):,}")
     return "\n".join(lines)
 

@@ -52,6 +52,7 @@ def newest(folder: Path) -> Path | None:
         except RunError as error:
             if path is found[-1]:
                 raise
+            path.unlink(missing_ok=True)  # else the next to be written would put it in the place of the one before
             reason = str(error).partition(":")[0]
             console.print(f"{reason}: going on from the one before", style="yellow", soft_wrap=True)
         else:
@@ -70,7 +71,9 @@ def loaded(path: Path) -> dict[str, Any]:
             reason = archive.testzip()
         if reason is None:  # torch itself doesn't look whether what is in it is as it was
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return content
+            if "state_dict" in content:
+                return content
+            reason = "it has no weights"
     except Exception as error:  # noqa: BLE001 - zipfile and torch raise half a dozen kinds on a damaged file
         reason = str(error).partition("\n")[0]
     raise RunError(f"checkpoint {path} is damaged ({reason}): remove {path.parent} and resume to repeat that stage")

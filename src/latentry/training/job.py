@@ -18,7 +18,7 @@ from latentry.processes import place
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
-from latentry.runtime import derive_seed, keep_freed_memory, resolve_device, resolve_precision
+from latentry.runtime import derive_seed, join, keep_freed_memory, resolve_device, resolve_precision
 from latentry.settings import Augment
 from latentry.training.budget import FORWARD_SHARE, epoch_seconds, fit_epochs
 from latentry.training.classify import Classification
@@ -171,7 +171,12 @@ class Job:
         return recipe
 
     def train(self, run: Run) -> tuple[AutoencoderClassifier, dict[str, int]]:
-        """Runs what is left of the stages in `run`; returns the network and the operations of each stage."""
+        """Runs what is left of the stages in `run`; returns the network and the operations of each stage.
+
+        Raises:
+            RecipeError: the processes that train together have other images or settings.
+        """
+        join(self.device, f"{self.recipe.to_toml()}\n{self.images.sha256}\n{self.split.sha256}")
         network = self.network().to(self.device)
         flops = {"pretrain": self.lender.results()["flops"]["pretrain"] if self.lender else 0, "classify": 0}
         if self.recipe.pretrain.max_epochs:

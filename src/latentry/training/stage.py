@@ -23,7 +23,7 @@ from latentry.errors import DivergenceError, Interrupted
 from latentry.models.network import AutoencoderClassifier
 from latentry.processes import place
 from latentry.run import Run
-from latentry.runtime import Precision, derive_seed, join
+from latentry.runtime import Precision, derive_seed
 from latentry.settings import Stage
 from latentry.training.callbacks import EpochLog, EpochProgress, Stopping
 from latentry.training.checkpoint import AtomicCheckpoints, loaded, newest
@@ -178,7 +178,6 @@ def fit(
     """
     folder = run.checkpoints(module.name)
     epoch_log = EpochLog(module.name, run)
-    join(device)
     trainer = _trainer(module, run, device, precision, epoch_log, validates=validation is not None)
     module.train()
     module.prepare()

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
-
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
 from latentry.errors import RunError
 from latentry.models.network import AutoencoderClassifier, leading_layers
+from latentry.models.saved import read_weights
 from latentry.recipe import Recipe
 from latentry.run import Run
 
@@ -54,12 +52,11 @@ def copy_encoder(run: Run, network: AutoencoderClassifier, until: str) -> None:
     file = run.pretrained_file
     layers = leading_layers(network.encoder, until, "pretrain.encoder_until") if until else list(network.encoder)
     names = [name for name, _ in network.encoder.named_children()][: len(layers)]
+    state = read_weights(file)
     try:
-        state = safetensors.torch.load_file(file)
         for name, layer in zip(names, layers, strict=True):
             prefix = f"encoder.{name}."
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             layer.load_state_dict(own)
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{file} is missing or damaged ({reason}): restore it or pretrain again") from None
+    except RuntimeError as error:
+        raise RunError(f"{file} is of another network ({error}): restore it or pretrain again") from None
