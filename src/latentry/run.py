@@ -231,6 +231,8 @@ class Run:
         """Replaces the rows of `skipped.csv` that are of the same parts: part, file, and why it couldn't be read."""
         kept: list[Sequence[Any]] = []
         if self.skipped_file.exists():
-            with self.skipped_file.open(newline="", encoding="utf-8") as stream:
-                kept = [row for row in list(csv.reader(stream))[1:] if row[0] not in {part for part, *_ in rows}]
+            with self.skipped_file.open(newline="", encoding="utf-8", errors="replace") as stream:
+                kept = [
+                    row for row in list(csv.reader(stream))[1:] if row and row[0] not in {part for part, *_ in rows}
+                ]
         files.write_csv(self.skipped_file, ("part", "file", "reason"), [*kept, *rows])

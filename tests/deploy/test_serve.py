@@ -338,15 +338,15 @@ def test_it_answers_to_the_names_it_has(host, names):
         assert local_names(bound) == names
 
 
-def test_an_answer_that_nobody_reads_is_not_held():
+def test_an_answer_that_is_hardly_read_is_not_held():
     protocol = object.__new__(ImpatientProtocol)
     protocol.loop, protocol.transport, protocol.cycle = Mock(), Mock(), Mock(response_complete=True)
     protocol.transport.is_closing.return_value = True
-    for unread, before, aborted in ((9, 0, False), (5, 9, False), (5, 5, True)):
+    for unread, before, aborted in ((9, 0, False), (4, 9, False), (5, 9, True)):
         protocol.transport.get_write_buffer_size.return_value = unread
         protocol.close_silent(protocol.cycle, before)
         assert protocol.transport.abort.called is aborted
-    assert [call.args[3] for call in protocol.loop.call_later.call_args_list] == [9, 5]
+    assert [call.args[3] for call in protocol.loop.call_later.call_args_list] == [9, 4]
 
 
 def test_an_address_that_is_none_is_named():

@@ -280,14 +280,15 @@ def test_four_times_as_many_as_it_can_answer_are_answered_or_refused_and_then_it
                 one.result()
         ended = time.perf_counter()
         while latency(port, small) > 2 * before:
-            assert time.perf_counter() - ended < 5, "it is slow still"
+            pass
+        assert time.perf_counter() - ended < 5, "it stayed slow"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert set(statuses) <= {200, 429, 503}
     assert statuses[200] > 1000
-    assert {429, 503} & set(statuses), "it was never asked too much"
+    assert statuses.total() > 3.5 * statuses[200], "it was not asked for four times as much"
     assert max(held[-6:]) < 1.1 * max(held[4:10])
 
 

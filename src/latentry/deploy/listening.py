@@ -74,13 +74,15 @@ class ImpatientProtocol(H11Protocol):
         self.loop.call_later(SILENT_SECONDS, self.close_silent, None, 0)
 
     def close_silent(self, seen: Any, unread: int) -> None:
-        """Closes it if the request that was `seen` last is answered and no other came, or if nobody reads the answer:
-        it has as many bytes `unread` as before."""
+        """Closes it if the request that was `seen` last is answered and no other came.
+
+        Or if its answer is read too slowly: of the bytes that were `unread` more than half still are.
+        """
         left = self.transport.get_write_buffer_size()
         if self.transport.is_closing() and not left:
             return
         answered = self.cycle is seen and (seen is None or seen.response_complete)
-        if (answered and not left) or (left and left == unread):
+        if (answered and not left) or (unread and self.cycle is seen and left > unread / 2):
             self.transport.abort()
         else:
             self.loop.call_later(SILENT_SECONDS, self.close_silent, self.cycle, left)
