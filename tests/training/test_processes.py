@@ -158,17 +158,18 @@ def test_two_hosts_train_what_two_processes_of_one_host_do(hosts, toy_folder, tm
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("processes", "changes", "words"),
     [
-        ({"classify.batch_size": 95}, "2 processes can't share batches of classify.batch_size = 95"),
-        ({"control": True}, "leave out --minutes and --control"),
+        (2, {"classify.batch_size": 95}, "2 processes can't share batches of classify.batch_size = 95"),
+        (2, {"control": True}, "leave out --minutes and --control"),
+        (32, {}, "32 processes can't share 18 validation images: start fewer"),
     ],
 )
-def test_what_two_processes_cannot_share_is_refused(toy_folder, tmp_path, monkeypatch, changes, words):
+def test_what_processes_cannot_share_is_refused(toy_folder, tmp_path, monkeypatch, processes, changes, words):
     for name, value in {"RUN_ID": "x", "RESTART_COUNT": "0"}.items():
         monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "2")
+        monkeypatch.setenv(name, str(processes))
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
     recipe = load_recipe("quick", {"data.source": str(toy_folder), **changes})

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from latentry.batches.loader import Batch, Loader
+from latentry.data.imageset import ImageSet
 from latentry.data.split import make_split
 from latentry.errors import DataError, DivergenceError, RecipeError, RunError
 from latentry.models.network import build_network
 from latentry.recipe import load_recipe
 from latentry.run import Run
 from latentry.settings import Augment, Classify, Model, Pretrain
+from latentry.training import job
 from latentry.training.checkpoint import loaded, newest
 from latentry.training.classify import Classification
 from latentry.training.job import Job
@@ -204,3 +206,17 @@ def test_images_of_one_colour_are_named_before_anything_is_trained(toy_images):
     plain = dataclasses.replace(toy_images, images=np.full_like(toy_images.images, 7))
     with pytest.raises(DataError, match="all of one and the same colour"):
         Job(recipe, plain, make_split(plain, recipe.data))
+
+
+def test_patches_are_fitted_on_images_of_all_classes(monkeypatch):
+    """Whatever their order: here of two classes, 40 black and 20 white images."""
+    monkeypatch.setattr(job, "NUM_PATCH_IMAGES", 30)
+    images = ImageSet(
+        np.repeat([0, 255], [40, 20]).astype(np.uint8)[:, None, None, None] * np.ones((1, 3, 32, 32), dtype=np.uint8),
+        np.repeat([0, 1], [40, 20]).astype(np.int64),
+        ("black", "white"),
+    )
+    settings = {"model.autoencoder": "patches", "pretrain.max_epochs": 0, "classify.reconstruction_weight": 0}
+    recipe = load_recipe("quick", settings | {"data.source": "arrays", "device": "cpu", "data.standing": "all-train"})
+    moments = Job(recipe, images, make_split(images, recipe.data))._patch_moments
+    assert moments[0, 0].item() == pytest.approx(1, abs=0.4)  # of black images alone 0.5, of white 2

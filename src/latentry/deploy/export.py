@@ -90,6 +90,7 @@ def export(folder: Path, out: Path, *, prior: dict[str, float] | None = None, in
     predictor.config.check_predicts()
     predictions = load_predictions(run)
     shown = predictions.get("validation_example_images", predictions["train_example_images"])
+    measured = _images_of(run) if int8 else None
     with files.replacing(out) as temporary:
         _write(predictor, shown, temporary)
         largest = _largest_difference(predictor, shown, onnxruntime.InferenceSession(temporary.read_bytes()))
@@ -98,9 +99,9 @@ def export(folder: Path, out: Path, *, prior: dict[str, float] | None = None, in
                 f"the file that {folder} became differs from it by {largest:.2g}, the limit is {LARGEST_DIFFERENCE:g}: "
                 "report this, with the versions of torch and onnxruntime"
             )
-        if not int8:
+        if measured is None:
             return Exported(largest)
-        training, validation, labels = _images_of(run)
+        training, validation, labels = measured
         whole = _accuracy(onnxruntime.InferenceSession(temporary.read_bytes()), validation, labels, "fp32")
         _quantise(temporary, training)
         small = _accuracy(onnxruntime.InferenceSession(temporary.read_bytes()), validation, labels, "int8")

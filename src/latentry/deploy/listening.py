@@ -142,5 +142,5 @@ def run(app: FastAPI, listening: socket.socket) -> None:
 
 
 def _host(scope: Scope) -> str:
-    name = Headers(scope=scope).get("host", "")
+    name = Headers(scope=scope).get("host", "").lower()
     return name.rpartition(":")[0] if not name.endswith("]") and ":" in name else name

@@ -58,13 +58,19 @@ class Job:
                 f"batches.pretrain.balanced = true balances classes, and {len(split.unlabelled)} images have no label: "
                 "leave one of them out"
             )
+        processes = place().world_size
         for name in STAGES:
-            size, processes = getattr(recipe, name).batch_size, place().world_size
+            size = getattr(recipe, name).batch_size
             if size % processes or len(split.train) < processes:
                 raise RecipeError(
                     f"{processes} processes can't share batches of {name}.batch_size = {size} of {len(split.train)} "
                     "images evenly: make it a multiple of their number, or start fewer"
                 )
+        if 0 < len(split.validation) < processes:
+            raise RecipeError(
+                f"{processes} processes can't share {len(split.validation)} validation images: start fewer, or use "
+                "--standing all-train"
+            )
         self.lender = lender(recipe, images, split)
         # A class's name, a layer or a size that doesn't fit is found now, not after pretraining.
         self.stage("classify", self.network(), num_steps=1)
@@ -81,8 +87,9 @@ class Job:
 
     @functools.cached_property
     def _patch_moments(self) -> Tensor:
-        """Of the first training images, labelled or not, a few in memory at a time."""
-        indices = np.concatenate([self.split.train, self.split.unlabelled])[:NUM_PATCH_IMAGES]
+        """Of some training images, labelled or not, a few in memory at a time."""
+        indices = np.concatenate([self.split.train, self.split.unlabelled])
+        indices = np.sort(np.random.default_rng(0).permutation(indices)[:NUM_PATCH_IMAGES])
         parts = (indices[start : start + PATCH_BATCH_SIZE] for start in range(0, len(indices), PATCH_BATCH_SIZE))
         mean, deviation = (statistic.reshape(-1, 1, 1) for statistic in (self.mean, self.deviation))
         pixels = (torch.from_numpy(self.images.images[part]).float().div_(255) for part in parts)
