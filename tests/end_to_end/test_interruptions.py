@@ -93,6 +93,7 @@ def test_a_run_stopped_again_and_again_ends_with_the_same_weights(whole, tmp_pat
     assert num_trained <= len(epochs(reference)) - 1 + len(stops)
 
 
+@pytest.mark.parametrize("whole", [LIGHT], ids=["light"], indirect=True)
 def test_a_run_killed_after_its_last_epoch_adds_none(whole, tmp_path):
     reference, _arguments = whole
     run = shutil.copytree(reference, tmp_path / "run")
@@ -115,6 +116,7 @@ def test_the_stateful_run_uses_its_state(whole):
     assert len({row[3] for row in rows}) > 1, "the plateau cuts the learning rate"
 
 
+@pytest.mark.parametrize("whole", [LIGHT], ids=["light"], indirect=True)
 def test_no_space_for_a_checkpoint_is_one_line_and_resumable(whole, tmp_path):
     reference, arguments = whole
 
@@ -135,7 +137,6 @@ def test_no_space_for_a_checkpoint_is_one_line_and_resumable(whole, tmp_path):
 
 
 def test_a_run_whose_images_changed_is_not_resumed(toy_folder, tmp_path):
-
     data, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(toy_folder, data)
     process = start("quick", "--data", str(data), *LIGHT, "--out", str(run))
