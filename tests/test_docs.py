@@ -175,7 +175,12 @@ def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
         json.loads((RESULTS / f"{name}.json").read_text())["test"]["accuracy"]
         for name in ("seed1-frozen11-augmented-0", "seed1-frozen11-0", "seed1-frozen11-50-epochs")
     )
-    assert f"shown of 7 alone so far: {100 * (longer - seventh):.2f} points from 30 to 50 epochs" in text
+    fourth, fourth_longer = (
+        json.loads((RESULTS / f"seed1-frozen-augmented-{name}.json").read_text())["test"]["accuracy"]
+        for name in ("0", "60-epochs")
+    )
+    assert f"of 7, which gained {100 * (longer - seventh):.2f} points from 30 to 50 epochs" in text
+    assert f"4 gained {100 * (fourth_longer - fourth):.2f} from 30 to 60, and is {60 - 100 * fourth_longer:.2f}" in text
     gap, reach = seventh - third, 1.96 * (sum(share * (1 - share) for share in (third, seventh)) / 10_000) ** 0.5
     low, high = (100 * bound for bound in (gap - reach, gap + reach))
     assert f"3 was behind by {100 * gap:.2f} points of test accuracy ({low:.2f} to {high:.2f}, from" in text
