@@ -199,6 +199,9 @@ def test_what_is_said_of_system_4_and_its_control_follows_from_the_committed_res
     rescored = json.loads((RESULTS / "batch-statistics-seed1-control-frozen-0.json").read_text())
     assert rescored["standard"] == pytest.approx(control["validation"]["accuracy"], abs=0.005)  # in fp32
     assert f"control gets {100 * rescored['standard']:.1f} % right in fp32" in text
+    own = json.loads((RESULTS / "batch-statistics-seed1-frozen-augmented-60-epochs.json").read_text())
+    assert f"the same weights get {100 * own['by_batch']:.1f} % of the untransformed validation images right" in text
+    assert f"right instead of {100 * own['standard']:.1f} %" in text
     assert f"the same weights get {100 * rescored['by_batch']:.1f} %" in text
 
 
