@@ -21,7 +21,7 @@ reliability: $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis pytest-xdist
 	command -v ip || { apt-get update && apt-get install --yes --no-install-recommends iproute2; }
 	$(BIN)/pytest -m reliability
-	LATENTRY_HOSTILE_INPUTS=20000 $(BIN)/pytest --numprocesses auto tests/test_hostile.py
+	LATENTRY_HOSTILE_INPUTS=20000 $(BIN)/pytest --numprocesses auto tests/hostile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

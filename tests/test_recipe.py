@@ -23,6 +23,16 @@ def test_overrides_reach_their_keys():
     assert recipe.seed == 5
 
 
+def test_a_copy_has_other_values_and_the_recipe_its_own():
+    recipe = load_recipe("quick")
+    own = {"classify.max_epochs": 3, "classify.freeze": "all"}
+    copy = recipe.changed({"seed": 4, "batches.pretrain.flip": "none"} | own)
+    assert (copy.seed, copy.classify.max_epochs, copy.classify.freeze) == (4, 3, "all")
+    assert (copy.batches.pretrain.flip, copy.batches.classify) == ("none", recipe.batches.classify)
+    assert copy.classify.batch_size == recipe.classify.batch_size
+    assert recipe == load_recipe("quick") != copy
+
+
 def test_a_named_recipe_leaves_its_limits_behind_on_other_data(tmp_path):
     assert load_recipe("quick", {"data.source": "a folder"}).data.limit == {}
     assert load_recipe("quick", {"data.source": "a folder"}, {"a": 3}).data.limit == {"a": 3}

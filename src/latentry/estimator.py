@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.deploy.predictor import Answer, Predictor
+from latentry.evaluation.calibration import Calibration
 from latentry.models.saved import load_model
-from latentry.pipeline import Calibration, resolved, train_on
+from latentry.pipeline import resolved, train_on
 from latentry.progress import console
 from latentry.recipe import Recipe, load_recipe
 

@@ -21,10 +21,10 @@ PARTIAL = ".partial"
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, on failure removed.
 
-    What a process that was killed has left there of the same file is removed first.
+    What a process that was killed has left there of the same file is removed first, so one at a time may write it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{PARTIAL}"):  # as mkstemp names them
         left.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(handle)

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,7 +13,6 @@ from latentry.progress import track
 from latentry.runtime import Precision, autocast
 
 BATCH_PIXELS = 500 * 32 * 32
-HOTTEST = 20.0
 
 
 def answers(
@@ -84,25 +82,3 @@ def log_ratio(wanted: Sequence[float] | np.ndarray, trained: Sequence[float]) ->
     with np.errstate(divide="ignore"):
         ratio: np.ndarray = np.log(np.asarray(wanted)) - np.log(np.asarray(trained))
     return ratio
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, log_ratio: np.ndarray | float = 0.0) -> float:
-    """The temperature, between 1/20 and 20, under which `labels` (N,) are likeliest given logits (N, K).
-
-    `log_ratio` (K,) is added to what the temperature divided: how much likelier classes are here than in training.
-
-    It reckons with two images more than there are, one of which is taken for another class: else a few images that are
-    all recognised would make every answer certain.
-
-    Sources: Guo et al. 2017, arXiv 1706.04599; Platt 1999, section 2.2 (the targets).
-    """
-    doubt = 1 / (len(labels) + 2)
-    targets = np.full(logits.shape, doubt / (logits.shape[1] - 1))
-    targets[np.arange(len(labels)), labels] = 1 - doubt
-
-    def negative_log_likelihood(log_temperature: float) -> float:
-        scores = log_softmax(logits.astype(np.float64) / np.exp(log_temperature) + log_ratio, axis=1)
-        return float(-(targets * scores).sum(axis=1).mean())
-
-    bounds = (-np.log(HOTTEST), np.log(HOTTEST))
-    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))

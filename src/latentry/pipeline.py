@@ -3,7 +3,7 @@
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,36 +14,20 @@ from latentry.data import check_test, load_train
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split, make_split
 from latentry.errors import RecipeError, RunError, continued_with
-from latentry.evaluation.evaluate import Measured, first_of_each_class, measure, note_skipped, save_predictions, scores
-from latentry.inference import fit_temperature, log_ratio
+from latentry.evaluation.calibration import Calibration, borrowed_calibration, calibrated
+from latentry.evaluation.evaluate import first_of_each_class, measure, note_skipped, save_predictions, scores
+from latentry.inference import log_ratio
 from latentry.models.network import AutoencoderClassifier, latent_shape
-from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_config, save_model
+from latentry.models.saved import FORMAT_VERSION, ModelConfig, save_model
 from latentry.processes import place
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import hardware, resolve_device, resolve_precision, versions
-from latentry.training.budget import with_epochs
 from latentry.training.flops import inference_flops_per_image
 from latentry.training.job import STAGES, Job
 
 NUM_SAMPLES_PER_CLASS = 2
-USUAL_SHARE = 0.99
-"""Share of the validation images whose reconstruction error counts as usual."""
-
-
-class Calibration(NamedTuple):
-    """What validation images tell of a network's answers.
-
-    Attributes:
-        temperature: what its logits are divided by, as they are.
-        corrected_temperature: the same where the answers are then moved to how frequent classes are.
-        usual_error: the squared error that few images exceed; None where it isn't known.
-    """
-
-    temperature: float = 1.0
-    corrected_temperature: float = 1.0
-    usual_error: float | None = None
 
 
 def train(recipe: Recipe, folder: Path, *, minutes: float | None = None, will_test: bool = False) -> Run:
@@ -174,16 +158,17 @@ def unpretrained(recipe: Recipe) -> Recipe:
     """
     if not (recipe.pretrain.max_epochs or recipe.pretrain.encoder_from) or not recipe.classify.max_epochs:
         raise RecipeError(f"{recipe.name} has no pretraining and classifying both, so it has no control: name another")
-    none = {"max_epochs": 0, "encoder_from": "", "encoder_until": ""}
-    alone = {"freeze": "", "reconstruction_weight": 0.0}
-    return recipe.model_copy(
-        update={
+    return recipe.changed(
+        {
             "name": f"{recipe.name}-control",
             "description": f"{recipe.name} without its autoencoder: not pretrained, no reconstruction, nothing frozen.",
             "control": False,
-            "pretrain": recipe.pretrain.model_copy(update=none),
-            "classify": recipe.classify.model_copy(update=alone),
-            "evaluate": recipe.evaluate.model_copy(update={"temperature_from": ""}),
+            "pretrain.max_epochs": 0,
+            "pretrain.encoder_from": "",
+            "pretrain.encoder_until": "",
+            "classify.freeze": "",
+            "classify.reconstruction_weight": 0.0,
+            "evaluate.temperature_from": "",
         }
     )
 
@@ -191,7 +176,8 @@ def unpretrained(recipe: Recipe) -> Recipe:
 def at_cost(job: Job, total: int) -> Recipe:
     """The job's recipe with as many epochs of classifying as make `total` operations, to the nearest."""
     pretraining = job.planned_flops()["pretrain"]
-    return with_epochs(job.recipe, classify=max(1, round((total - pretraining) / job.epoch_flops("classify"))))
+    epochs = max(1, round((total - pretraining) / job.epoch_flops("classify")))
+    return job.recipe.changed({"classify.max_epochs": epochs})
 
 
 def resolved(recipe: Recipe) -> Recipe:
@@ -204,46 +190,16 @@ def resolved(recipe: Recipe) -> Recipe:
         str(Path(name).resolve()) if name else ""
         for name in (recipe.evaluate.temperature_from, recipe.pretrain.encoder_from, recipe.data.unlabelled)
     )
-    return recipe.model_copy(
-        update={
+    return recipe.changed(
+        {
             "device": str(device),
             "precision": resolve_precision(recipe.precision, device),
-            "data": recipe.data.model_copy(update={"source": source, "unlabelled": unlabelled}),
-            "pretrain": recipe.pretrain.model_copy(update={"encoder_from": encoder}),
-            "evaluate": recipe.evaluate.model_copy(update={"temperature_from": lender}),
+            "data.source": source,
+            "data.unlabelled": unlabelled,
+            "pretrain.encoder_from": encoder,
+            "evaluate.temperature_from": lender,
         }
     )
-
-
-def borrowed_calibration(recipe: Recipe, images: ImageSet) -> Calibration:
-    """That of the run `evaluate.temperature_from`; none where that is empty.
-
-    Raises:
-        RunError: that is no finished held-out run of the same recipe on the same `images`.
-    """
-    lender = recipe.evaluate.temperature_from
-    if not lender:
-        if recipe.data.standing == "all-train":
-            console.print("not calibrated: evaluate.temperature_from names no held-out run", soft_wrap=True)
-        return Calibration()
-    run = Run.open(Path(lender))
-    results, lent = run.results(), run.recipe()
-    same_data = lent.data.model_copy(update={"standing": recipe.data.standing}) == recipe.data
-    same_data = same_data and results["dataset_sha256"] == images.sha256
-    same_way = _calibrated_alike(lent) == _calibrated_alike(recipe)
-    if results["validation"] is None or not results["trained_classifier"] or not same_data or not same_way:
-        raise RunError(
-            f"evaluate.temperature_from = {lender} ({lent.name}, {lent.data.standing}) is no held-out run of "
-            f"{recipe.name} on the same data with the same network, batches and loss: name one that is"
-        )
-    lent_config = load_config(run.model_folder)
-    return Calibration(float(results["temperature"]), lent_config.temperature, lent_config.usual_error)
-
-
-def _calibrated_alike(recipe: Recipe) -> tuple[Any, ...]:
-    """What two runs share if the temperature of one does for the other."""
-    fields = "label_smoothing", "class_weight", "class_weight_after", "logit_adjustment", "reconstruction_weight"
-    return recipe.name, recipe.model, recipe.batches, recipe.classify.model_dump(include=set(fields))
 
 
 def finish(job: Job, run: Run, calibration: Calibration) -> None:
@@ -288,7 +244,7 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
     )
     save_model(run.model_folder, network, config)
     content = describe(job, run, network, flops) | {
-        "trained_decoder": trained_decoder(recipe),
+        "trained_decoder": recipe.trains_decoder,
         "trained_classifier": recipe.classify.max_epochs > 0,
         "temperature": calibration.temperature,
         "validation": None,
@@ -299,22 +255,6 @@ def finish(job: Job, run: Run, calibration: Calibration) -> None:
     content["seconds"]["validation"] = validation_seconds
     note_skipped(run, content, "train", images)
     files.write_json(run.results_file, content)
-
-
-def calibrated(measured: Measured, recipe: Recipe, ratio: np.ndarray) -> Calibration:
-    """What the validation images tell; `ratio` (K,) is `log_ratio` of classes in the data to classes in training."""
-    temperatures = (1.0, 1.0)
-    if recipe.classify.max_epochs:
-        logits, labels = measured.arrays["logits"], measured.arrays["labels"]
-        temperatures = (fit_temperature(logits, labels), fit_temperature(logits, labels, ratio))
-    usual_error = float(np.quantile(measured.errors, USUAL_SHARE)) if trained_decoder(recipe) else None
-    return Calibration(*temperatures, usual_error)
-
-
-def trained_decoder(recipe: Recipe) -> bool:
-    """Whether the finished network's decoder learned anything."""
-    solved = recipe.model.autoencoder == "patches"
-    return solved or recipe.pretrain.max_epochs > 0 or recipe.classify.reconstruction_weight > 0
 
 
 def train_examples(images: ImageSet, split: Split) -> dict[str, np.ndarray]:

@@ -89,6 +89,12 @@ class Recipe(Section):
         weighted = self.classify.class_weight != "none" or self.classify.logit_adjustment > 0
         return weighted or self.batches.classify.balanced
 
+    @property
+    def trains_decoder(self) -> bool:
+        """Whether the finished network's decoder has learned anything."""
+        solved = self.model.autoencoder == "patches"
+        return solved or self.pretrain.max_epochs > 0 or self.classify.reconstruction_weight > 0
+
     def to_toml(self) -> str:
         """The whole recipe, defaults included, as TOML."""
         return tomli_w.dumps(self.model_dump())

@@ -15,6 +15,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def changed(self, settings: dict[str, Any]) -> Self:
+        """A copy with other values of some keys, dotted as in "classify.max_epochs"; they are not checked again."""
+        update: dict[str, Any] = {}
+        for key, value in settings.items():
+            name, _, rest = key.partition(".")
+            update[name] = update.get(name, getattr(self, name)).changed({rest: value}) if rest else value
+        return self.model_copy(update=update)
+
 
 class Data(Section):
     """Which images, how many of each class, and how they are split."""

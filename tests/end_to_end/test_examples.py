@@ -53,9 +53,9 @@ def shortened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     for module in (recipe, inspect, estimator):
         monkeypatch.setattr(module, "load_recipe", short)
-    monkeypatch.setitem(inspect.PRETRAIN, "min_steps_per_epoch", 10)
-    monkeypatch.setitem(inspect.CLASSIFY, "max_epochs", 1)
-    monkeypatch.setitem(inspect.CLASSIFY, "batch_size", 64)
+    monkeypatch.setitem(inspect.SETTINGS, "pretrain.min_steps_per_epoch", 10)
+    monkeypatch.setitem(inspect.SETTINGS, "classify.max_epochs", 1)
+    monkeypatch.setitem(inspect.SETTINGS, "classify.batch_size", 64)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(ROOT / "scripts" / "clothes.py"), "clothes", "--scale", "0.3"])
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -49,8 +49,8 @@ def latentry(words: list[str], environment: dict[str, str], log: Path, last_even
     from latentry.cli import main
     from latentry.studies import inspect
 
-    for stage in (inspect.PRETRAIN, inspect.CLASSIFY):
-        stage |= {"max_epochs": 1, "min_steps_per_epoch": 0}
+    for stage in ("pretrain", "classify"):
+        inspect.SETTINGS |= {f"{stage}.max_epochs": 1, f"{stage}.min_steps_per_epoch": 0}
     try:
         main()
     finally:

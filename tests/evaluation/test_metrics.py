@@ -6,8 +6,9 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from latentry.evaluation.calibration import fit_temperature
 from latentry.evaluation.metrics import calibration_error, classification_metrics, reliability, ssim
-from latentry.inference import fit_temperature, probabilities
+from latentry.inference import probabilities
 from latentry.training.losses import psnr
 
 

@@ -244,7 +244,7 @@ def test_what_cannot_be_compared_is_refused(toy_folder, tmp_path):
     refused(load_recipe("seed1-cnn"), None, r"seed1-cnn has no pretraining and classifying both, so it has no control")
     refused(quick(toy_folder, **{"data.labels": 0.1}), None, r"sets data\.labels = 0\.1 .*: use --labels and --seeds")
     other = unpretrained(recipe)
-    moved = other.model_copy(update={"data": other.data.model_copy(update={"fold": 1})})
+    moved = other.changed({"data.fold": 1})
     refused(recipe, moved, r"quick and quick-control differ in data\.fold, so they share no split")
     refused(quick(toy_folder, **{"classify.max_epochs": 0}), other, r"quick trains no classifier")
     refused(quick(toy_folder, **{"data.standing": "all-train"}), None, r"trains on every image .*: give --test")

@@ -39,8 +39,8 @@ def planted(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_what_was_planted_is_found(planted, tmp_path, monkeypatch):
-    monkeypatch.setitem(inspect.PRETRAIN, "max_epochs", 1)
-    monkeypatch.setitem(inspect.CLASSIFY, "max_epochs", 2)
+    monkeypatch.setitem(inspect.SETTINGS, "pretrain.max_epochs", 1)
+    monkeypatch.setitem(inspect.SETTINGS, "classify.max_epochs", 2)
     genuine = data.listed_for_test
     unread = np.full(1, -99)
     monkeypatch.setattr(

@@ -7,9 +7,10 @@ import torch
 
 from latentry.data import load_train
 from latentry.errors import RecipeError, RunError
+from latentry.evaluation.calibration import borrowed_calibration
 from latentry.models.network import build_network
 from latentry.models.saved import load_model
-from latentry.pipeline import borrowed_calibration, train
+from latentry.pipeline import train
 from latentry.recipe import load_recipe
 from latentry.report.page import model_card
 from latentry.run import Run
@@ -109,11 +110,10 @@ def test_the_committed_encoders_are_whole(lender, reader, layer, psnr):
 
 def test_a_temperature_is_lent_to_what_is_trained_alike_on_the_same_images(finished_run, toy_folder, toy_images):
     own = Run.open(finished_run).recipe()
-    changes = {"data": own.data.model_copy(update={"standing": "all-train"})}
-    changes["evaluate"] = own.evaluate.model_copy(update={"temperature_from": str(finished_run)})
-    recipe, images = own.model_copy(update=changes), load_train(own.data)
+    recipe = own.changed({"data.standing": "all-train", "evaluate.temperature_from": str(finished_run)})
+    images = load_train(own.data)
     assert borrowed_calibration(recipe, images).temperature == Run.open(finished_run).results()["temperature"]
-    other = own.classify.model_copy(update={"class_weight": "balanced"})
-    for asking, at_hand in ((recipe.model_copy(update={"classify": other}), images), (recipe, toy_images)):
+    other = recipe.changed({"classify.class_weight": "balanced"})
+    for asking, at_hand in ((other, images), (recipe, toy_images)):
         with pytest.raises(RunError, match="is no held-out run of quick"):
             borrowed_calibration(asking, at_hand)

@@ -11,22 +11,14 @@ from latentry.data import check_test, load_train
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split, make_split
 from latentry.errors import RecipeError, RunError, continued_with
+from latentry.evaluation.calibration import borrowed_calibration
 from latentry.evaluation.evaluate import evaluate, pair_of
 from latentry.evaluation.paired import compared, interval
-from latentry.pipeline import (
-    at_cost,
-    borrowed_calibration,
-    check_same_images,
-    resolved,
-    resume,
-    train,
-    unpretrained,
-)
+from latentry.pipeline import at_cost, check_same_images, resolved, resume, train, unpretrained
 from latentry.progress import console
 from latentry.recipe import Recipe
 from latentry.report.page import write_report
 from latentry.run import Run
-from latentry.training.budget import with_epochs
 from latentry.training.job import Job
 
 RunPair = tuple[Run, Run]
@@ -172,8 +164,7 @@ def names_runs(argument: str) -> bool:
 
 
 def _varied(recipe: Recipe, seed: int, labels: float) -> Recipe:
-    data = recipe.data.model_copy(update={"labels": labels})
-    return recipe.model_copy(update={"seed": seed, "data": data, "control": False})
+    return recipe.changed({"seed": seed, "data.labels": labels, "control": False})
 
 
 def _place(recipe: Recipe, folder: Path) -> Path:
@@ -242,19 +233,17 @@ def _way(run: Run) -> Recipe:
     """
     recipe = run.recipe()
     if run.folder.name == "control":
-        recipe = with_epochs(recipe, classify=1)
-    return recipe.model_copy(
-        update={
+        recipe = recipe.changed({"classify.max_epochs": 1})
+    return recipe.changed(
+        {
             "seed": 0,
             "control": False,
             "description": "",
-            "data": recipe.data.model_copy(
-                update={"fold": 0, "source": "", "unlabelled": "given" if recipe.data.unlabelled else ""}
-            ),
-            "pretrain": recipe.pretrain.model_copy(
-                update={"encoder_from": "given" if recipe.pretrain.encoder_from else ""}
-            ),
-            "evaluate": recipe.evaluate.model_copy(update={"temperature_from": ""}),
+            "data.fold": 0,
+            "data.source": "",
+            "data.unlabelled": "given" if recipe.data.unlabelled else "",
+            "pretrain.encoder_from": "given" if recipe.pretrain.encoder_from else "",
+            "evaluate.temperature_from": "",
         }
     )
 

@@ -15,19 +15,26 @@ from latentry.data.listing import PARTS
 from latentry.data.split import Split
 from latentry.deploy.predictor import Predictor
 from latentry.errors import DataError, continued_with
+from latentry.evaluation.calibration import Calibration
 from latentry.evaluation.labels import confident_errors
 from latentry.evaluation.similar import near_duplicates
 from latentry.models.network import latent_shape
 from latentry.models.saved import load_model
-from latentry.pipeline import Calibration, resolved, train_on
+from latentry.pipeline import resolved, train_on
 from latentry.progress import console
 from latentry.recipe import Recipe, load_recipe
 from latentry.settings import Data
 
 RECIPE = "quick"
-PRETRAIN = {"max_epochs": 2, "min_steps_per_epoch": 50}
-CLASSIFY = {"max_epochs": 4, "min_steps_per_epoch": 25, "batch_size": 128, "reconstruction_weight": 0.0}
-"""What is changed in the recipe's stages: a look needn't be as good as a run."""
+SETTINGS = {
+    "pretrain.max_epochs": 2,
+    "pretrain.min_steps_per_epoch": 50,
+    "classify.max_epochs": 4,
+    "classify.min_steps_per_epoch": 25,
+    "classify.batch_size": 128,
+    "classify.reconstruction_weight": 0.0,
+}
+"""What is changed in the recipe: a look needn't be as good as a run."""
 NUM_FOLDS = 3
 DUPLICATE_SIMILARITY = 0.6
 """Chosen by eye, on pairs of CIFAR-10's images."""
@@ -135,13 +142,7 @@ def _row(pair: tuple[int, int, float], parts: np.ndarray) -> dict[str, Any]:
 
 def _recipe(data: Data, image_size: int, seed: int) -> Recipe:
     recipe = load_recipe(RECIPE, {"data.source": data.source, "seed": seed})
-    return recipe.model_copy(
-        update={
-            "data": Data(source=data.source, image_size=image_size, standing="all-train"),
-            "pretrain": recipe.pretrain.model_copy(update=PRETRAIN),
-            "classify": recipe.classify.model_copy(update=CLASSIFY),
-        }
-    )
+    return recipe.changed({"data": Data(source=data.source, image_size=image_size, standing="all-train")} | SETTINGS)
 
 
 def _joined(first: np.ndarray, second: np.ndarray, file: Path) -> np.ndarray:
@@ -164,7 +165,7 @@ def _trained(train: ImageSet, split: Split, recipe: Recipe, folder: Path) -> Pre
 
 def _reconstructed(train: ImageSet, images: np.ndarray, recipe: Recipe, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Latents, float16 (N, ...), and squared errors (N,) of an autoencoder trained on `train`."""
-    alone = recipe.model_copy(update={"classify": recipe.classify.model_copy(update={"max_epochs": 0})})
+    alone = recipe.changed({"classify.max_epochs": 0})
     known, unknown = (np.flatnonzero(has) for has in (train.labels != UNLABELLED, train.labels == UNLABELLED))
     predictor = _trained(train, Split(known, known[:0], unknown), alone, folder / "autoencoder")
     shape = (len(images), *latent_shape(predictor.network.encoder, images.shape[-1]))
@@ -183,7 +184,7 @@ def _suspects(train: ImageSet, recipe: Recipe, folder: Path) -> list[dict[str, A
     groups = None if train.groups is None else train.groups[labelled]
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold  # what belongs together is on one side
     splitter = kind(NUM_FOLDS, shuffle=True, random_state=recipe.seed)
-    alone = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"max_epochs": 0})})
+    alone = recipe.changed({"pretrain.max_epochs": 0})
     for fold, (known, unseen) in enumerate(splitter.split(labelled, labels, groups)):
         _check_known(train, labelled[known])
         console.print(f"predicting part {fold + 1} of {NUM_FOLDS} from the others", soft_wrap=True)

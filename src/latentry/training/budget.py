@@ -74,10 +74,4 @@ def fit_epochs(
     number = max(1, int(60 * minutes / (classify_seconds if lead == "classify" else pretrain_seconds)))
     while seconds(number) > 60 * minutes:
         number -= 1
-    return with_epochs(recipe, **epochs(number))
-
-
-def with_epochs(recipe: Recipe, **epochs: int) -> Recipe:
-    """`recipe` with other numbers of epochs, by stage."""
-    stages = {name: getattr(recipe, name).model_copy(update={"max_epochs": count}) for name, count in epochs.items()}
-    return recipe.model_copy(update=stages)
+    return recipe.changed({f"{stage}.max_epochs": count for stage, count in epochs(number).items()})
