@@ -45,7 +45,9 @@ def fitted(digits) -> LatentClassifier:
 @pytest.mark.slow
 def test_scikit_learns_checks():
     fewest = {
+        "model.autoencoder": "identity",
         "pretrain.max_epochs": 0,
+        "classify.reconstruction_weight": 0.0,
         "classify.max_epochs": 1,
         "classify.min_steps_per_epoch": 16,
         "classify.batch_size": 32,

@@ -20,7 +20,7 @@ from latentry.inference import log_ratio
 from latentry.models.network import AutoencoderClassifier, latent_shape
 from latentry.models.saved import FORMAT_VERSION, ModelConfig, save_model
 from latentry.processes import place
-from latentry.progress import console
+from latentry.progress import say
 from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import hardware, resolve_device, resolve_precision, versions
@@ -138,7 +138,7 @@ def train_control(run: Run) -> Run:
         split = make_split(images, recipe.data)
         check_same_images(run, images, split)
         total = results["flops"]["pretrain"] + results["flops"]["classify"]
-        console.print(f"control: {run.folder.name} without its autoencoder, at equal cost", soft_wrap=True)
+        say(f"control: {run.folder.name} without its autoencoder, at equal cost")
         recipe = at_cost(Job(recipe, images, split), total)
         return train_on(images, recipe, control.folder, borrowed_calibration(recipe, images), split=split)
 

@@ -14,6 +14,16 @@ console = Console(stderr=True, markup=False, highlight=False, quiet=place().rank
 """Messages and bars go to the error stream; standard output is for results. Of several processes the first speaks."""
 
 
+def say(message: str) -> None:
+    """Prints a line, however long."""
+    console.print(message, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Prints a line about what is not as it should be."""
+    console.print(message, style="yellow", soft_wrap=True)
+
+
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yields `items` under a bar of how many are done and the time left; `total` where they have no length."""
     with bar(

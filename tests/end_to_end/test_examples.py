@@ -48,8 +48,10 @@ def shortened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     def short(name: str, overrides: dict[str, Any] | None = None, limit: dict[str, int] | None = None) -> recipe.Recipe:
         overrides = overrides or {}
-        few = {} if "data.source" in overrides else dict.fromkeys(cifar10.CLASS_NAMES, 60)
-        return genuine(name, overrides | SHORT, few | (limit or {}) or None)
+        few, small = dict.fromkeys(cifar10.CLASS_NAMES, 60), {}
+        if "data.source" in overrides:
+            few, small = {}, {"data.image_size": 16}
+        return genuine(name, overrides | SHORT | small, few | (limit or {}) or None)
 
     for module in (recipe, inspect, estimator):
         monkeypatch.setattr(module, "load_recipe", short)

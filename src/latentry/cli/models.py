@@ -23,7 +23,7 @@ def predict_images(
     """Say of each image which class it is, how sure that is, and whether it looks like the training images."""
     from latentry.deploy import predict
     from latentry.deploy.predictor import Predictor
-    from latentry.progress import console
+    from latentry.progress import warn
 
     if as_csv and as_json:
         raise RecipeError("--csv and --json are two forms: give one of them")
@@ -35,7 +35,7 @@ def predict_images(
         sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file may be any bytes
     count, failed = predict.write_rows(rows, form, top, sys.stdout)
     if failed:
-        console.print(f"{failed:,} of {count:,} images can't be read", style="yellow", soft_wrap=True)
+        warn(f"{failed:,} of {count:,} images can't be read")
 
 
 def embed_images(
@@ -47,13 +47,13 @@ def embed_images(
     """Write the latents of a folder's images, and their names, to an .npz file."""
     from latentry.deploy.predict import embed
     from latentry.deploy.predictor import Predictor
-    from latentry.progress import console
+    from latentry.progress import warn
 
     if out.suffix != ".npz":
         raise RecipeError(f"--out {out} is not the name of an .npz file: give one, such as latents.npz")
     count, problems = embed(Predictor.load(run, device=device), folder, out)
     for file, reason in problems:
-        console.print(f"{file} is left out: {reason}", style="yellow", soft_wrap=True)
+        warn(f"{file} is left out: {reason}")
     print(f"{count:,} latents: {out}")
 
 
@@ -102,7 +102,7 @@ def serve_run(
     from latentry.deploy import listening, serve
     from latentry.deploy.neighbours import neighbours_at_hand
     from latentry.deploy.predictor import Predictor
-    from latentry.progress import console
+    from latentry.progress import say, warn
 
     listening.check_token(token)
     predictor = Predictor.load(
@@ -112,6 +112,6 @@ def serve_run(
     found = neighbours_at_hand(run, predictor) if neighbours else None
     hosts = listening.local_names(bound)
     if not hosts and not token:
-        console.print("whoever reaches this machine can ask: LATENTRY_TOKEN keeps others out", style="yellow")
-    console.print(f"serving {run} at {listening.address_of(bound)}; Ctrl-C stops it", soft_wrap=True)
+        warn("whoever reaches this machine can ask: LATENTRY_TOKEN keeps others out")
+    say(f"serving {run} at {listening.address_of(bound)}; Ctrl-C stops it")
     listening.run(serve.create_app(predictor, found, token=token, hosts=hosts), bound)

@@ -9,7 +9,7 @@ from latentry.data.decoding import Decoded, decoded
 from latentry.data.imageset import UNLABELLED, ImageSet
 from latentry.data.listing import Listing, has_test, listed_for_test, listed_for_training
 from latentry.errors import DataError
-from latentry.progress import console
+from latentry.progress import say, warn
 from latentry.settings import Data
 
 LARGEST_BROKEN_SHARE = 0.05
@@ -33,9 +33,7 @@ def load_train(data: Data) -> ImageSet:
         if few and part.any():
             named = ", ".join(f"{name} {count}" for name, count in few.items())
             what = f"fewer than {least} training" if part is not held_out else "no validation"
-            console.print(
-                f"{what} images of a class ({named}): its numbers will mean little", style="yellow", soft_wrap=True
-            )
+            warn(f"{what} images of a class ({named}): its numbers will mean little")
     return images
 
 
@@ -111,7 +109,7 @@ def _decoded(
         for side in [whole] if apart is None else [apart, ~apart]:
             if broken[side].sum() > LARGEST_BROKEN_SHARE * side.sum():
                 for file, reason in skipped[:NUM_BROKEN_NAMED]:
-                    console.print(f"{file}: {reason}", soft_wrap=True)
+                    say(f"{file}: {reason}")
                 raise DataError(f"{found(side)}, the limit is {LARGEST_BROKEN_SHARE:.0%}; {first}; mend or remove them")
-        console.print(f"{found(whole)} and are left out; {first}", style="yellow", soft_wrap=True)
+        warn(f"{found(whole)} and are left out; {first}")
     return content, skipped

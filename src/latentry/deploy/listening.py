@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from latentry.errors import RecipeError, RunError
-from latentry.progress import console
+from latentry.progress import say
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 SILENT_SECONDS = 30.0
@@ -60,7 +60,7 @@ class Guard:
             await app(scope, receive, with_headers)
         except Exception as error:  # noqa: BLE001 - whatever it is, its words may be a client's
             place = traceback.extract_tb(error.__traceback__)[-1]
-            console.print(f"failed: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}")
+            say(f"failed: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}")
             if not begun:
                 answer = JSONResponse({"detail": "the service failed: tell those who run it"}, 500)
                 await answer(scope, receive, with_headers)

@@ -13,7 +13,7 @@ from latentry.data.split import Split
 from latentry.deploy.predictor import Predictor
 from latentry.errors import LatentryError, RunError
 from latentry.evaluation.similar import Projection, num_fitted
-from latentry.progress import console
+from latentry.progress import warn
 from latentry.run import Run
 
 
@@ -62,7 +62,7 @@ def neighbours_at_hand(folder: Path, predictor: Predictor) -> Neighbours | None:
     try:
         return neighbours_of(Run.open(folder), predictor)
     except LatentryError as error:
-        console.print(f"without neighbours: {error}", style="yellow", soft_wrap=True)
+        warn(f"without neighbours: {error}")
         return None
 
 
@@ -88,7 +88,7 @@ def neighbours_of(run: Run, predictor: Predictor) -> Neighbours:
             with files.replacing(run.neighbours_file) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, allow_pickle=False, belongs=np.array(belongs), **kept)
         except OSError as error:
-            console.print(f"neighbours are not kept for the next time: {error}", style="yellow", soft_wrap=True)
+            warn(f"neighbours are not kept for the next time: {error}")
     return Neighbours(images, indices, Projection(kept["mean"], kept["components"]), kept["points"])
 
 

@@ -11,7 +11,7 @@ from latentry.data.imageset import ImageSet
 from latentry.errors import RunError
 from latentry.evaluation.evaluate import Measured
 from latentry.models.saved import load_config
-from latentry.progress import console
+from latentry.progress import say
 from latentry.recipe import Recipe
 from latentry.run import Run
 
@@ -53,7 +53,7 @@ def borrowed_calibration(recipe: Recipe, images: ImageSet) -> Calibration:
     lender = recipe.evaluate.temperature_from
     if not lender:
         if recipe.data.standing == "all-train":
-            console.print("not calibrated: evaluate.temperature_from names no held-out run", soft_wrap=True)
+            say("not calibrated: evaluate.temperature_from names no held-out run")
         return Calibration()
     run = Run.open(Path(lender))
     results, lent = run.results(), run.recipe()

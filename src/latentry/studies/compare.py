@@ -15,7 +15,7 @@ from latentry.evaluation.calibration import borrowed_calibration
 from latentry.evaluation.evaluate import evaluate, pair_of
 from latentry.evaluation.paired import compared, interval
 from latentry.pipeline import at_cost, check_same_images, resolved, resume, train, unpretrained
-from latentry.progress import console
+from latentry.progress import say
 from latentry.recipe import Recipe
 from latentry.report.page import write_report
 from latentry.run import Run
@@ -188,7 +188,7 @@ def _obtained(recipe: Recipe, folder: Path) -> Run:
     place = _place(recipe, folder)
     run = Run(place)
     state = "done" if run.results_file.exists() else "continuing" if run.recipe_file.exists() else "training"
-    console.print(f"{place.name}: {state}", soft_wrap=True)
+    say(f"{place.name}: {state}")
     return train(recipe, place) if state == "training" else resume(place)
 
 

@@ -21,7 +21,7 @@ from latentry.evaluation.similar import near_duplicates
 from latentry.models.network import latent_shape
 from latentry.models.saved import load_model
 from latentry.pipeline import resolved, train_on
-from latentry.progress import console
+from latentry.progress import say
 from latentry.recipe import Recipe, load_recipe
 from latentry.settings import Data
 
@@ -77,9 +77,9 @@ def inspect(data: Data, *, seed: int = 0) -> Inspection:
     with tempfile.TemporaryDirectory() as folder, continued_with("the same command"):
         images = train.images if asked is None else _joined(train.images, asked, Path(folder) / "images.npy")
         recipe = _recipe(data, images.shape[-1], seed)
-        console.print("training a small autoencoder", soft_wrap=True)
+        say("training a small autoencoder")
         latents, errors = _reconstructed(train, images, recipe, Path(folder))
-        console.print("looking for near-duplicates", soft_wrap=True)
+        say("looking for near-duplicates")
         found = near_duplicates(images, latents, DUPLICATE_SIMILARITY, below=NUM_BELOW)
         pairs = [pair for pair in found if pair[2] >= DUPLICATE_SIMILARITY]
         suspects = _suspects(train, recipe, Path(folder))
@@ -187,7 +187,7 @@ def _suspects(train: ImageSet, recipe: Recipe, folder: Path) -> list[dict[str, A
     alone = recipe.changed({"pretrain.max_epochs": 0})
     for fold, (known, unseen) in enumerate(splitter.split(labelled, labels, groups)):
         _check_known(train, labelled[known])
-        console.print(f"predicting part {fold + 1} of {NUM_FOLDS} from the others", soft_wrap=True)
+        say(f"predicting part {fold + 1} of {NUM_FOLDS} from the others")
         predictor = _trained(train, Split(labelled[known], labelled[:0]), alone, folder / f"fold-{fold}")
         for some, answer in predictor.answers(train.images, labelled[unseen], "Predicting", decode=False):
             chances[unseen[some]] = answer.probabilities

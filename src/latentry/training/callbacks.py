@@ -7,7 +7,7 @@ import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from latentry.progress import console
+from latentry.progress import console, say
 from latentry.run import METRICS, Run
 
 NUM_STEPS_BETWEEN_NOTES = 10
@@ -56,7 +56,7 @@ class EpochLog(Callback):
         self.rows.append({column: row.get(column, metrics.get(column)) for column in METRICS})
         if trainer.is_global_zero:
             self.run.write_metrics(self.earlier + self.rows)
-        console.print(_line(self.rows[-1], trainer.max_epochs or 0), soft_wrap=True)
+        say(_line(self.rows[-1], trainer.max_epochs or 0))
 
 
 class Stopping(EarlyStopping):

@@ -10,7 +10,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from latentry import files
 from latentry.errors import RunError
-from latentry.progress import console
+from latentry.progress import warn
 
 LAST, BEFORE_LAST = "last.ckpt", "before-last.ckpt"
 
@@ -54,7 +54,7 @@ def newest(folder: Path) -> Path | None:
                 raise
             path.unlink(missing_ok=True)  # else the next to be written would put it in the place of the one before
             reason = str(error).partition(":")[0]
-            console.print(f"{reason}: going on from the one before", style="yellow", soft_wrap=True)
+            warn(f"{reason}: going on from the one before")
         else:
             return path
     return None

@@ -15,7 +15,7 @@ from latentry.models.network import AutoencoderClassifier, build_network
 from latentry.models.patches import PatchDecoder, fit_patches, patch_moments
 from latentry.models.saved import load_weights, save_weights
 from latentry.processes import place
-from latentry.progress import console
+from latentry.progress import console, say
 from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import derive_seed, join, keep_freed_memory, resolve_device, resolve_precision
@@ -169,11 +169,10 @@ class Job:
             classify_seconds=seconds["classify"],
             other_seconds=SECONDS_BESIDE_TRAINING + evaluated * image_seconds,
         )
-        console.print(
+        say(
             f"{minutes:g} minutes allow {recipe.pretrain.max_epochs} epochs of pretraining "
             f"({seconds['pretrain']:.1f} s each) and {recipe.classify.max_epochs} of classifying "
             f"({seconds['classify']:.1f} s each)",
-            soft_wrap=True,
         )
         return recipe
 
