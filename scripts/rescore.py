@@ -14,9 +14,10 @@ held-out one:
 
     latentry train seed2 --standing held-out --out runs/seed2-held-out-0
 
-Accuracy of any other classifier, with each batch's own statistics in place of those that norms have stored. Where
-weights move faster than the stored ones follow, it is far above the standard one: then it is the norms that fail, not
-what the layers have learned. Norms that were frozen keep theirs; batches of 128 untransformed images, in random order.
+Accuracy of any other classifier, with each batch's own statistics in place of those that norms have stored: in the
+norms that were trained, in those that were frozen, in all. What a network gains by it, its norms had lost. On the
+validation images as they are ("plain") and, where the recipe balances and transforms them, as training saw them
+("transformed"); in batches of 128, in random order.
 
 Prints JSON; the test images stay closed.
 """
@@ -29,15 +30,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from skimage.metrics import structural_similarity
-from torch import nn
+from torch import Tensor, nn
 
 from latentry import files
 from latentry.data import load_train
+from latentry.data.split import Split
 from latentry.errors import LatentryError
 from latentry.models.network import AutoencoderClassifier, Output
 from latentry.models.saved import load_model
 from latentry.run import Run
 from latentry.training.checkpoint import loaded
+from latentry.training.job import Job
 
 PUBLISHED = {"data_range": 2.0, "win_size": 7}
 STANDARD = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -79,20 +82,32 @@ def accuracy(network: AutoencoderClassifier, images: np.ndarray, labels: np.ndar
     return {"as_published": float(np.mean(draws)), "deviation": float(np.std(draws, ddof=1)), "standard": once(False)}
 
 
-def accuracy_by_batch(network: AutoencoderClassifier, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Share of right answers, both ways; a last batch that isn't whole is left out."""
+def accuracy_by_batch(job: Job, network: AutoencoderClassifier) -> dict[str, dict[str, float]]:
+    """Share of right answers of each kind of images, by whose statistics are each batch's own."""
+    job.stage("classify", network, num_steps=1).prepare()
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    trained, frozen = ([norm for norm in norms if norm.training is wanted] for wanted in (True, False))
+    indices = job.split.validation
+    kinds = {"plain": (torch.from_numpy(job.images.images[indices]) / 255, job.images.labels[indices])}
+    if job.recipe.batches.classify.validation:
+        batches = list(job.loader("classify", training=False))
+        labels = torch.cat([batch.labels for batch in batches]).numpy()
+        kinds["transformed"] = torch.cat([batch.images for batch in batches]), labels
+    ways = {"stored": [], "trained": trained, "frozen": frozen, "all": norms}
+    return {kind: {way: right(network, *given, own) for way, own in ways.items()} for kind, given in kinds.items()}
+
+
+def right(network: AutoencoderClassifier, images: Tensor, labels: np.ndarray, own: list[nn.BatchNorm2d]) -> float:
+    """Share of right answers where the norms `own` take each batch's statistics; a rest is left out."""
+    network.eval()
+    for norm in own:
+        norm.train()
+        norm.momentum = 0.0  # what it has stored stays
     order = np.random.default_rng(0).permutation(len(labels))
     batches = order[: len(order) // BATCH_SIZE * BATCH_SIZE].reshape(-1, BATCH_SIZE)
-    norms = [layer for layer in network.eval().modules() if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d)]
-    trained = [norm for norm in norms if norm.running_mean is not None and norm.running_mean.any()]
-    means = {}
-    for name, by_batch in (("standard", False), ("by_batch", True)):  # the second moves what the norms have stored
-        for norm in trained:
-            norm.train(by_batch)
-        with torch.inference_mode():
-            chosen = [network(torch.from_numpy(images[some]).float() / 255).logits.argmax(dim=1) for some in batches]
-        means[name] = float((torch.stack(chosen).numpy() == labels[batches]).mean())
-    return means
+    with torch.inference_mode():
+        chosen = [network.classifier(network.encode(images[some])).argmax(dim=1) for some in batches]
+    return float((torch.stack(chosen).numpy() == labels[batches]).mean())
 
 
 def main(folder: Path) -> None:
@@ -101,16 +116,16 @@ def main(folder: Path) -> None:
     if recipe.data.standing != "held-out":
         sys.exit(f"{folder} has no validation images: give a held-out run")
     train = load_train(recipe.data)
-    validation = files.read_json(run.split_file)["validation"]
+    split = Split.from_json(files.read_json(run.split_file))
     network, _ = load_model(run.model_folder)
     torch.manual_seed(0)
-    images, labels = train.images[validation], train.labels[validation]
+    images, labels = train.images[split.validation], train.labels[split.validation]
     if recipe.model.classifier == "seed2":
         last = loaded(run.checkpoints("classify") / "last.ckpt")
         network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in last["state_dict"].items()})
         measured = {"measure": "accuracy", **accuracy(network, images, labels)}
     elif run.results()["trained_classifier"]:
-        measured = {"measure": "accuracy", **accuracy_by_batch(network, images, labels)}
+        measured = {"measure": "accuracy", **accuracy_by_batch(Job(recipe, train, split), network)}
     else:
         measured = {"measure": "ssim", **ssim(network, images)}
     print(json.dumps({"run": run.results()["recipe"], "part": "validation", **measured}, indent=1))

@@ -120,7 +120,8 @@ def verdict(content: dict[str, Any], names: tuple[str, str], part: str) -> str:
     first, second = names
     count, mean, bounds = len(content["differences"]), 100 * content["difference"], content["interval"]
     if bounds is None:
-        alone = f"one pair, McNemar's p {content['mcnemar_p'][0]:.2g}"
+        p = content["mcnemar_p"][0]
+        alone = f"one pair, McNemar's p {f'{p:.2g}' if p else 'below 1e-300'}"
         pairs = alone if count == 1 else f"{count} pairs that all differ alike"
         return (
             f"Not judged: {first} is {mean:+.2f} points of {part} accuracy from {second} in {pairs}; an interval over "
