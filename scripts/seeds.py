@@ -18,6 +18,7 @@ import tarfile
 import threading
 from pathlib import Path
 
+from latentry import files
 from latentry.errors import LatentryError
 from latentry.pipeline import resolved
 from latentry.recipe import Recipe, load_recipe, parse_setting
@@ -44,7 +45,12 @@ CONTROLLED = ("seed1-frozen11",)
 COMPARED = (
     ("seed1-frozen11-fold-?", "seed1-frozen11-fold-?/control"),
     ("seed1-frozen11-fold-?", "seed1-cnn-fold-?"),
+    ("seed1-frozen11-fold-?", "seed1-control-fold-?"),
+    ("seed1-frozen11-fold-?", "seed1-control-frozen11-fold-?"),
+    ("seed1-control-fold-?", "seed1-cnn-fold-?"),
     ("seed1-frozen11-augmented-fold-?", "seed1-frozen11-fold-?"),
+    ("seed1-frozen11-augmented-fold-?", "seed1-control-fold-?"),
+    ("seed1-frozen-augmented-fold-?", "seed1-control-frozen-fold-?"),
     ("seed2-pretrained-seed-?", "seed2-seed-?"),
 )
 
@@ -113,8 +119,7 @@ def planned(parent: Path, num_repeats: int, only: list[str], common: list[str]) 
 
 def pack(archive: Path, parent: Path, tasks: list[Task]) -> None:
     """Writes the archive, complete or not at all."""
-    partial = archive.with_name(archive.name + ".partial")
-    with tarfile.open(partial, "w:gz") as tar:
+    with files.replacing(archive) as temporary, tarfile.open(temporary, "w:gz") as tar:
         for task in tasks:
             for name in KEPT:
                 for file in (task.folder / name, task.folder / "control" / name):
@@ -122,7 +127,6 @@ def pack(archive: Path, parent: Path, tasks: list[Task]) -> None:
                         tar.add(file, str(file.relative_to(parent)))
         for comparison in sorted((parent / "comparisons").glob("*/comparison.json")):
             tar.add(comparison, str(comparison.relative_to(parent)))
-    partial.rename(archive)
 
 
 def main() -> None:

@@ -201,6 +201,20 @@ def test_a_share_of_the_labels_leaves_the_autoencoder_all_images(toy_images):
     assert len(set(job.loader("classify").indices.tolist())) < len(split.train) / 5
 
 
+def test_networks_that_are_compared_see_the_same_batches(toy_images):
+    """By seed, whatever the network; balanced and transformed, as the two recipes say."""
+
+    def batches(name, seed):
+        recipe = load_recipe(name, {"data.source": "arrays", "device": "cpu", "seed": seed})
+        return list(Job(recipe, toy_images, make_split(toy_images, recipe.data)).loader("classify"))
+
+    deep, plain, other = batches("seed1-control", 0), batches("seed1-cnn", 0), batches("seed1-cnn", 1)
+    for one, same in zip(deep, plain, strict=True):
+        assert torch.equal(one.images, same.images)
+        assert torch.equal(one.labels, same.labels)
+    assert not torch.equal(plain[0].images, other[0].images)
+
+
 def test_images_of_one_colour_are_named_before_anything_is_trained(toy_images):
     recipe = load_recipe("quick", {"data.source": "arrays"})
     plain = dataclasses.replace(toy_images, images=np.full_like(toy_images.images, 7))
