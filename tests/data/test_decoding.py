@@ -90,7 +90,7 @@ def test_what_a_killed_decoding_left_is_removed(pictures, tmp_path):
     cache = tmp_path / "cache"
     decoded(pictures, 16, "pictures", cache)
     (pixels,) = (cache / "images").glob("*.u8")
-    left = pixels.with_name(f".{pixels.name}.x.partial")
+    left = pixels.with_name(f".{pixels.name}.abcd_123.partial")
     pixels.rename(left)
     decoded(pictures, 16, "pictures", cache)
     assert not left.exists()

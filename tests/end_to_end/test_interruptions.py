@@ -100,7 +100,7 @@ def test_a_run_killed_after_its_last_epoch_adds_none(whole, tmp_path):
     for name in ("results.json", "predictions.npz"):
         (run / name).unlink()
     shutil.rmtree(run / "model")
-    (run / ".results.json.x.partial").touch()
+    (run / ".results.json.abcd_123.partial").touch()
     code, errors = finish("--resume", str(run))
     assert code == 0, errors
     assert weights(run) == weights(reference)

@@ -109,7 +109,7 @@ def test_images_that_belong_together_are_judged_by_networks_that_saw_none_of_the
 
 
 def test_what_is_in_the_way_is_named(tmp_path, toy_folder):
-    (tmp_path / ".inspection.json.x.partial").touch()
+    (tmp_path / ".inspection.json.abcd_123.partial").touch()
     check_ours(tmp_path, "inspection.json")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(RunError, match=r"is there already and holds no inspection\.json: choose another --out"):

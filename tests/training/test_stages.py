@@ -1,6 +1,8 @@
 """What each stage trains, freezes, corrupts and refuses."""
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import nn
 from latentry.batches.loader import Batch, Loader
 from latentry.data.imageset import ImageSet
 from latentry.data.split import make_split
-from latentry.errors import DataError, DivergenceError, RecipeError, RunError
+from latentry.errors import DataError, DivergenceError, Interrupted, RecipeError, RunError
 from latentry.models.network import build_network
 from latentry.recipe import load_recipe
 from latentry.run import Run
@@ -191,6 +193,51 @@ def test_of_damaged_checkpoints_the_last_good_one_is_used(toy_images, tmp_path, 
     damage(folder / "before-last.ckpt")
     with pytest.raises(RunError, match=r"before-last\.ckpt is damaged .*: remove .* and resume to repeat that stage"):
         run_stage(Classification(build(), Classify(max_epochs=3), seed=0, num_steps=9), toy_images, tmp_path / "run")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_at_any_step_goes_on_from_it(toy_images, tmp_path, sent):
+    """With dropout, transforms, a plateau and means over an epoch: as if it had never been stopped."""
+    seen = []
+
+    class Stopped(Classification):
+        stop_at = None
+
+        def training_step(self, batch, batch_idx):
+            seen.append(self.global_step)
+            if self.global_step == self.stop_at:
+                os.kill(os.getpid(), sent)
+            return super().training_step(batch, batch_idx)
+
+    def go_on(folder, stop_at=None):
+        settings = Classify(max_epochs=4, schedule="plateau", plateau_patience=1, early_stopping_patience=9)
+        module = Stopped(build("seed2", "seed2"), settings, seed=0, num_steps=24)
+        module.stop_at = stop_at
+        train, validation = loaders(toy_images, batch_size=10)
+        log = fit(module, train, validation, run=Run(folder), device=CPU, precision="fp32")
+        return module.network.state_dict(), [{**row, "seconds": 0, "images_per_second": 0} for row in log.rows]
+
+    whole, rows = go_on(tmp_path / "whole")
+    assert len(seen) == 24
+    seen.clear()
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    stops = {
+        1: "0 of 4 epochs and 2 of 6 steps",
+        3: "0 of 4 epochs and 4 of 6 steps",
+        5: "1 of 4 epochs",
+        6: "1 of 4 epochs and 1 of 6 steps",
+        16: "2 of 4 epochs and 5 of 6 steps",
+        23: "4 of 4 epochs",
+    }
+    for step, done in stops.items():
+        with pytest.raises(Interrupted, match=f"stopped in classify after {done}; continue with"):
+            go_on(tmp_path / "run", step)
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    again, repeated = go_on(tmp_path / "run")
+    assert seen == list(range(24)), "no step is trained twice"
+    assert repeated == rows
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, again[name]), name
 
 
 def test_a_share_of_the_labels_leaves_the_autoencoder_all_images(toy_images):

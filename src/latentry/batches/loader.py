@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class Loader:
-    """One stage's batches of the images at `indices`, the same for the same (seed, stage, epoch).
+    """One stage's batches of the images at `indices`, the same for the same (seed, stage, epoch, number).
 
     Training batches are shuffled and all of one size: what is left over when an epoch doesn't divide is dropped (unless
     the images are fewer than one batch). An epoch that would have fewer than `min_steps` goes round the images as often
@@ -69,6 +69,7 @@ class Loader:
         self.rank = rank
         self.num_processes = num_processes
         self.epoch = 0
+        self.given = self.left_out = 0
 
     @functools.cached_property
     def images(self) -> Tensor | np.ndarray:
@@ -92,6 +93,14 @@ class Loader:
         """Chooses the epoch, counted from 0, whose draws the next pass makes."""
         self.epoch = epoch
 
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the epoch were given so far, for the Trainer's checkpoints."""
+        return {"given": self.given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Leaves out of the next pass what was given before."""
+        self.left_out = state_dict["given"]
+
     def __len__(self) -> int:
         count = self._images_a_round()
         return self._num_rounds() * count // self.batch_size if self.training else -(-count // self.batch_size)
@@ -106,18 +115,22 @@ class Loader:
         return max(1, -(-self.min_steps * self.batch_size // self._images_a_round()))
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch = self.epoch
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.stage, self.training, epoch))
+        epoch, first, self.left_out = self.epoch, self.left_out, 0
         positions = torch.arange(len(self.labels))
         if self.augment.balanced:
-            once = torch.Generator().manual_seed(derive_seed(self.seed, self.stage, self.training, "oversampling"))
-            positions = oversampled(self.labels, once)
+            positions = oversampled(self.labels, self._generator("oversampling"))
         if self.training:
-            positions = torch.cat([shuffled(positions, generator) for _ in range(self._num_rounds())])
-        for part in positions.split(self.batch_size)[: len(self)]:
-            # Every process draws for the whole batch, so that their number doesn't change what an image becomes.
-            mine = slice(None) if self.num_processes == 1 else slice(self.rank, None, self.num_processes)
-            yield self._batch(part, epoch, generator, mine)
+            order = self._generator(epoch)
+            positions = torch.cat([shuffled(positions, order) for _ in range(self._num_rounds())])
+        parts = positions.split(self.batch_size)[: len(self)]
+        # Every process draws for the whole batch, so that their number doesn't change what an image becomes.
+        mine = slice(None) if self.num_processes == 1 else slice(self.rank, None, self.num_processes)
+        for number in range(first, len(parts)):
+            self.given = number + 1
+            yield self._batch(parts[number], epoch, self._generator(epoch, number), mine)
+
+    def _generator(self, *names: str | int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.seed, self.stage, self.training, *names))
 
     def _batch(self, positions: Tensor, epoch: int, generator: torch.Generator, mine: slice) -> Batch:
         if isinstance(self.images, Tensor):

@@ -1,6 +1,9 @@
 """What is written down and shown while a stage trains."""
 
+import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -9,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from latentry.progress import console, say
 from latentry.run import METRICS, Run
+from latentry.training.checkpoint import LAST
 
 NUM_STEPS_BETWEEN_NOTES = 10
 
@@ -16,7 +20,8 @@ NUM_STEPS_BETWEEN_NOTES = 10
 class EpochLog(Callback):
     """One row an epoch, kept in the checkpoint and written to `metrics.csv`.
 
-    Because the rows travel with the checkpoint, a resumed run's file has each epoch once.
+    Because the rows travel with the checkpoint, a resumed run's file has each epoch once. Seconds are those of training
+    and validating, not of what lay between a stop and going on.
     """
 
     def __init__(self, stage: str, run: Run) -> None:
@@ -27,10 +32,11 @@ class EpochLog(Callback):
         self.started_seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": time.perf_counter() - self.started_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+        self.started_seconds = time.perf_counter() - state_dict["seconds"]
 
     @property
     def seconds(self) -> float:
@@ -59,6 +65,40 @@ class EpochLog(Callback):
         say(_line(self.rows[-1], trainer.max_epochs or 0))
 
 
+class StopAtSignal(Callback):
+    """Ctrl-C and SIGTERM let the step under way end, keep a checkpoint and leave; a second Ctrl-C leaves at once.
+
+    After an epoch's last step its validation comes first. Of several processes each leaves at once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked = False
+        self.steps = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.asked and not trainer.is_last_batch:
+            pl_module.check_finite(batch_idx)
+            self.steps = batch_idx + 1
+            trainer.save_checkpoint(self.folder / LAST)
+            raise KeyboardInterrupt
+
+
 class Stopping(EarlyStopping):
     """Early stopping that, resumed after it had stopped, stops at once."""
 
@@ -74,7 +114,7 @@ class EpochProgress(Callback):
         self.stage = stage
         self.num_epochs = num_epochs
         self.task: TaskID | None = None
-        self.started_seconds = 0.0
+        self.started_seconds, self.first_step = 0.0, 0
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -85,13 +125,16 @@ class EpochProgress(Callback):
             disable=not console.is_terminal,
         )
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        loader = trainer.train_dataloader
-        assert loader is not None
-        self.progress.start()
-        description = f"{self.stage} {trainer.current_epoch + 1}/{self.num_epochs}"
-        self.task = self.progress.add_task(description, total=len(loader), note="")
-        self.started_seconds = time.perf_counter()
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.task is None:
+            loader = trainer.train_dataloader
+            assert loader is not None
+            self.progress.start()
+            description = f"{self.stage} {trainer.current_epoch + 1}/{self.num_epochs}"
+            self.task = self.progress.add_task(description, total=len(loader), completed=batch_idx, note="")
+            self.started_seconds, self.first_step = time.perf_counter(), batch_idx
 
     def on_train_batch_end(
         self,
@@ -103,7 +146,8 @@ class EpochProgress(Callback):
     ) -> None:
         if self.task is None or self.progress.disable:
             return
-        rate = (batch_idx + 1) * len(batch.labels) / (time.perf_counter() - self.started_seconds)
+        num_images = (batch_idx + 1 - self.first_step) * len(batch.labels)
+        rate = num_images / (time.perf_counter() - self.started_seconds)
         if batch_idx % NUM_STEPS_BETWEEN_NOTES == 0:
             accuracy = f", accuracy {float(outputs['accuracy']):.1%}" if "accuracy" in outputs else ""
             note = f"loss {float(outputs['loss']):.4f}{accuracy}, {rate:,.0f} images/s"

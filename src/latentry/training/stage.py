@@ -25,7 +25,7 @@ from latentry.processes import place
 from latentry.run import Run
 from latentry.runtime import Precision, derive_seed
 from latentry.settings import Stage
-from latentry.training.callbacks import EpochLog, EpochProgress, Stopping
+from latentry.training.callbacks import EpochLog, EpochProgress, StopAtSignal, Stopping
 from latentry.training.checkpoint import AtomicCheckpoints, loaded, newest
 from latentry.training.optimizers import build_optimizer, build_plateau, step_schedule
 
@@ -35,7 +35,7 @@ NUM_STEPS_BETWEEN_CHECKS = 10
 class StageModule(lightning.LightningModule, abc.ABC):
     """One stage of training `network`: subclasses give `losses` and the parameters that are `trained`.
 
-    Every random draw comes from (seed, stage, epoch), so a run that resumes at an epoch's border draws the same.
+    Every random draw comes from (seed, stage, epoch, step), so a run that resumes at any step draws the same.
     """
 
     name: str
@@ -49,6 +49,7 @@ class StageModule(lightning.LightningModule, abc.ABC):
         self.plateau: ReduceLROnPlateau | None = None
         self.restored_plateau: dict[str, Any] | None = None
         self.unchecked: list[Tensor] = []
+        self.totals: dict[str, Tensor] = {}
 
     @abc.abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -93,17 +94,24 @@ class StageModule(lightning.LightningModule, abc.ABC):
         return optimizer
 
     def on_train_epoch_start(self) -> None:
-        mine = [self.global_rank] if self.global_rank else []  # each process draws its own noise and dropout
-        torch.manual_seed(derive_seed(self.seed, self.name, "network", self.current_epoch, *mine))
+        self.totals.clear()
         self.prepare()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        mine = [self.global_rank] if self.global_rank else []  # each process draws its own noise and dropout
+        torch.manual_seed(derive_seed(self.seed, self.name, "network", self.current_epoch, batch_idx, *mine))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         losses = self.losses(batch)
-        self._log("train", losses, len(batch.labels))
+        for name, value in (losses | {"images": torch.ones(())}).items():
+            # Not left to the Trainer's own means, which a checkpoint in the middle of an epoch doesn't hold.
+            self.totals[name] = self.totals.get(name, 0.0) + value.detach() * len(batch.labels)
+        if self.trainer.is_last_batch:
+            self._log("train", {name: self.totals[name] / self.totals["images"] for name in losses}, 1)
         self.unchecked.append(losses["loss"].detach())
         # Reading a loss waits for the device, so it is done for several steps at once.
         if len(self.unchecked) == NUM_STEPS_BETWEEN_CHECKS or self.trainer.is_last_batch:
-            self._check_finite(batch_idx)
+            self.check_finite(batch_idx)
         return losses
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -120,10 +128,12 @@ class StageModule(lightning.LightningModule, abc.ABC):
             self.plateau.step(float(self.trainer.callback_metrics["validation_loss"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["totals"] = self.totals
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.totals = checkpoint["totals"]
         self.restored_plateau = checkpoint.get("plateau")
 
     def on_fit_start(self) -> None:
@@ -135,7 +145,14 @@ class StageModule(lightning.LightningModule, abc.ABC):
         values = {f"{part}_{name}": value.detach() for name, value in losses.items()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
 
-    def _check_finite(self, batch_idx: int) -> None:
+    def check_finite(self, batch_idx: int) -> None:
+        """Reads the losses that weren't yet, of which that of `batch_idx` is the last.
+
+        Raises:
+            DivergenceError: one is not finite.
+        """
+        if not self.unchecked:
+            return
         values = torch.stack(self.unchecked).tolist()
         first_step = batch_idx + 1 - len(values)
         self.unchecked.clear()
@@ -178,7 +195,8 @@ def fit(
     """
     folder = run.checkpoints(module.name)
     epoch_log = EpochLog(module.name, run)
-    trainer = _trainer(module, run, device, precision, epoch_log, validates=validation is not None)
+    stopping = StopAtSignal(folder)
+    trainer = _trainer(module, run, device, precision, [epoch_log, stopping], validates=validation is not None)
     module.train()
     module.prepare()
     resumed = newest(folder)
@@ -191,10 +209,7 @@ def fit(
             trainer.fit(module, train, validation, ckpt_path=resumed, weights_only=True)
     except (SystemExit, SIGTERMException):
         # How the Trainer leaves after Ctrl-C and after SIGTERM.
-        epochs = len(epoch_log.rows)
-        raise Interrupted(
-            f"stopped in {module.name} after {epochs} whole epochs; continue with: latentry train --resume {run.folder}"
-        ) from None
+        stopping.asked = True
     except DivergenceError as error:
         kept = newest(folder)
         where = f"the last good checkpoint is {kept}" if kept else "no epoch had ended: there is no checkpoint"
@@ -202,6 +217,10 @@ def fit(
     finally:
         if is_main:
             signal.signal(signal.SIGINT, handler)
+    if stopping.asked:
+        done = f"{len(epoch_log.rows)} of {module.settings.max_epochs} epochs"
+        done += f" and {stopping.steps} of {len(train)} steps" if stopping.steps else ""
+        raise Interrupted(f"stopped in {module.name} after {done}; continue with: latentry train --resume {run.folder}")
     if validation is not None:
         state = loaded(folder / "best.ckpt")["state_dict"]
         module.load_state_dict(state)
@@ -210,13 +229,19 @@ def fit(
 
 
 def _trainer(
-    module: StageModule, run: Run, device: torch.device, precision: Precision, epoch_log: EpochLog, *, validates: bool
+    module: StageModule,
+    run: Run,
+    device: torch.device,
+    precision: Precision,
+    callbacks: list[Callback],
+    *,
+    validates: bool,
 ) -> lightning.Trainer:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     settings, processes = module.settings, place()
     alone = processes.world_size == 1
-    callbacks: list[Callback] = [epoch_log, EpochProgress(module.name, settings.max_epochs)]
+    callbacks.append(EpochProgress(module.name, settings.max_epochs))
     # The last in order is written last, so that it knows what the best was.
     for kind, name, monitor in ((SettledCheckpoint, "best", "validation_loss"), (ModelCheckpoint, "last", None)):
         if validates or monitor is None:
