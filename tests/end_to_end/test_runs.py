@@ -106,11 +106,11 @@ def test_a_short_run_on_cifar10_learns(tmp_path):
     limits = [f"--limit={name}={250 if name in ('bird', 'deer', 'truck') else 500}" for name in cifar10.CLASS_NAMES]
     settings = [*SHORT, "--set", "pretrain.max_epochs=2", "--set", "classify.max_epochs=4"]
     settings += ["--set", "classify.batch_size=128"]
-    done = latentry("train", "quick", *limits, *settings, "--out", "run", "--test", "--json", cwd=tmp_path)
+    done = latentry("train", "quick", *limits, *settings, "--out", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert sum(results["train_images"].values()) == 3612
-    assert results["test"]["accuracy"] > 0.4
+    assert results["validation"]["accuracy"] > 0.4
     assert results["pretrained_validation_psnr"] > 17
     latent = np.prod(results["network"]["latent"])
     assert latent < np.prod(results["network"]["image"])

@@ -36,7 +36,7 @@ class EpochLog(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
-        self.started_seconds = time.perf_counter() - state_dict["seconds"]
+        self.started_seconds = time.perf_counter() - state_dict.get("seconds", 0.0)
 
     @property
     def seconds(self) -> float:

@@ -133,7 +133,7 @@ class StageModule(lightning.LightningModule, abc.ABC):
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.totals = checkpoint["totals"]
+        self.totals = checkpoint.get("totals", {})
         self.restored_plateau = checkpoint.get("plateau")
 
     def on_fit_start(self) -> None:
