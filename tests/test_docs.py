@@ -161,8 +161,9 @@ def test_comparisons_say_what_was_measured():
         assert f"[json](results/{path.name})" in table
         assert content["part"] == "test"
         if content["interval"] is None:
+            (p,) = content["mcnemar_p"]
             assert f"{abs(100 * content['difference']):.2f}" in table
-            assert content["mcnemar_p"] == [0.0]  # below 1e-300
+            assert p < 1e-150 or f"McNemar's p {p:.0e} ([json](results/{path.name}))" in table
             continue
         low, high = (100 * bound for bound in content["interval"])
         assert f"{100 * content['difference']:+.2f} ({low:+.2f} to {high:+.2f})" in table
@@ -196,9 +197,7 @@ def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
     )
     assert f"of 7, which gained {100 * (longer - seventh):.2f} points from 30 to 50 epochs" in text
     assert f"4 gained {100 * (fourth_longer - fourth):.2f} from 30 to 60, and is {60 - 100 * fourth_longer:.2f}" in text
-    gap, reach = seventh - third, 1.96 * (sum(share * (1 - share) for share in (third, seventh)) / 10_000) ** 0.5
-    low, high = (100 * bound for bound in (gap - reach, gap + reach))
-    assert f"3 was behind by {100 * gap:.2f} points of test accuracy ({low:.2f} to {high:.2f}, from" in text
+    assert f"at 30 epochs each it was {100 * (seventh - third):.2f}" in text
 
 
 def test_what_is_said_of_system_4_and_its_control_follows_from_the_committed_results():
