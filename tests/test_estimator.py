@@ -49,7 +49,7 @@ def test_scikit_learns_checks():
         "pretrain.max_epochs": 0,
         "classify.reconstruction_weight": 0.0,
         "classify.max_epochs": 1,
-        "classify.min_steps_per_epoch": 16,
+        "classify.min_steps_per_epoch": 48,
         "classify.batch_size": 32,
     }
     estimator = LatentClassifier(settings=QUICK | fewest, random_state=0)

@@ -73,6 +73,7 @@ def test_a_model_folder(name, functions, fuzzed, tmp_path):
     ],
 )
 def test_a_run_folder(name, read, functions, fuzzed, finished_run, tmp_path):
-    readings = fuzzed(((finished_run / name).read_bytes(),), lambda _: read(Run(tmp_path)), *functions, file=name)
+    whole = (finished_run / name).read_bytes(), b"[]"
+    readings = fuzzed(whole, lambda _: read(Run(tmp_path)), *functions, file=name)
     assert readings.problems == []
     assert readings.said
