@@ -198,6 +198,10 @@ def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
     assert f"of 7, which gained {100 * (longer - seventh):.2f} points from 30 to 50 epochs" in text
     assert f"4 gained {100 * (fourth_longer - fourth):.2f} from 30 to 60, and is {60 - 100 * fourth_longer:.2f}" in text
     assert f"at 30 epochs each it was {100 * (seventh - third):.2f}" in text
+    scored = json.loads((RESULTS / "batch-statistics-seed1-frozen11-augmented-0.json").read_text())
+    plain, transformed = ({way: f"{100 * share:.1f}" for way, share in scored[kind].items()} for kind in KINDS)
+    assert f"it gets {plain['stored']} % of the untransformed validation images right, and {plain['all']} %" in text
+    assert f"of transformed ones {transformed['stored']} and {transformed['all']} %" in text
 
 
 def test_what_is_said_of_system_4_and_its_control_follows_from_the_committed_results():
