@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from latentry.run import Run
+
 pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 
 NUM_MOMENTS = 50
@@ -165,12 +167,15 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(whole, terminal, 
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
-def test_a_run_that_is_asked_to_stop_does_so_soon(whole, terminal, sent, share):
-    reference, words, _, seconds = whole
+@pytest.mark.parametrize("num_epochs", [1, 2, 4])
+def test_a_run_that_is_asked_to_stop_does_so_soon(whole, terminal, sent, num_epochs):
+    """In the epoch after the one named: of pretraining, the first of classifying, the last of it."""
+    reference, words, *_ = whole
     run = terminal.folder / "run"
     process = terminal.start(*words, run)
-    process.join(share * seconds)
+    while len(Run(run).metrics()) < num_epochs:
+        process.join(0.01)
+        assert process.is_alive(), terminal.log.read_text()
     assert process.pid is not None
     os.kill(process.pid, sent)
     started = time.perf_counter()
