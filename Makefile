@@ -16,7 +16,7 @@ test: $(STAMP)
 test-fast: $(STAMP)
 	$(BIN)/pytest -m "not slow"
 
-# Faults, hostile input and load, in about half an hour; as root, since file systems are mounted and networks made.
+# Faults, hostile input and load, which takes long; as root, since file systems are mounted and networks made.
 reliability: $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis pytest-xdist
 	command -v ip || { apt-get update && apt-get install --yes --no-install-recommends iproute2; }

@@ -91,8 +91,8 @@ def accuracy_by_batch(job: Job, network: AutoencoderClassifier) -> dict[str, dic
     kinds = {"plain": (torch.from_numpy(job.images.images[indices]) / 255, job.images.labels[indices])}
     if job.recipe.batches.classify.validation:
         batches = list(job.loader("classify", training=False))
-        labels = torch.cat([batch.labels for batch in batches]).numpy()
-        kinds["transformed"] = torch.cat([batch.images for batch in batches]), labels
+        labels = torch.cat([batch.labels for batch in batches]).cpu().numpy()
+        kinds["transformed"] = torch.cat([batch.images for batch in batches]).cpu(), labels
     ways = {"stored": [], "trained": trained, "frozen": frozen, "all": norms}
     return {kind: {way: right(network, *given, own) for way, own in ways.items()} for kind, given in kinds.items()}
 

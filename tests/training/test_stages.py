@@ -217,10 +217,10 @@ def test_what_is_stopped_at_any_step_goes_on_from_it(toy_images, tmp_path, sent)
         log = fit(module, train, validation, run=Run(folder), device=CPU, precision="fp32")
         return module.network.state_dict(), [{**row, "seconds": 0, "images_per_second": 0} for row in log.rows]
 
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     whole, rows = go_on(tmp_path / "whole")
     assert len(seen) == 24
     seen.clear()
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stops = {
         1: "0 of 4 epochs and 2 of 6 steps",
         3: "0 of 4 epochs and 4 of 6 steps",

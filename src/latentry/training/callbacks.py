@@ -38,11 +38,6 @@ class EpochLog(Callback):
         self.rows = list(state_dict["rows"])
         self.started_seconds = time.perf_counter() - state_dict.get("seconds", 0.0)
 
-    @property
-    def seconds(self) -> float:
-        """Time spent training and validating, all epochs together."""
-        return float(sum(row["seconds"] for row in self.rows))
-
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.started_seconds = time.perf_counter()
 

@@ -103,11 +103,11 @@ class StageModule(lightning.LightningModule, abc.ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         losses = self.losses(batch)
-        for name, value in (losses | {"images": torch.ones(())}).items():
+        for name, value in losses.items():
             # Not left to the Trainer's own means, which a checkpoint in the middle of an epoch doesn't hold.
-            self.totals[name] = self.totals.get(name, 0.0) + value.detach() * len(batch.labels)
-        if self.trainer.is_last_batch:
-            self._log("train", {name: self.totals[name] / self.totals["images"] for name in losses}, 1)
+            self.totals[name] = self.totals.get(name, 0.0) + value.detach()
+        if self.trainer.is_last_batch:  # of batches that are all of one size
+            self._log("train", {name: total / (batch_idx + 1) for name, total in self.totals.items()}, 1)
         self.unchecked.append(losses["loss"].detach())
         # Reading a loss waits for the device, so it is done for several steps at once.
         if len(self.unchecked) == NUM_STEPS_BETWEEN_CHECKS or self.trainer.is_last_batch:
