@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from latentry.evaluation.paired import interval, judged
+from latentry.evaluation.paired import interval, judged, seeds_needed
 from latentry.recipe import named_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -203,17 +203,24 @@ def test_comparisons_say_what_was_measured():
 def test_what_pretraining_does_for_seed_2_follows_from_the_committed_results():
     text = " ".join((ROOT / "docs" / "results.md").read_text().split())
     sides = [
-        [json.loads((RESULTS / f"{name}-seed-{seed}.json").read_text())["test"]["accuracy"] for seed in range(5)]
+        [json.loads((RESULTS / f"{name}-seed-{seed}.json").read_text())["test"] for seed in range(5)]
         for name in ("seed2-pretrained", "seed2")
     ]
-    differences = [one - other for one, other in zip(*sides, strict=True)]
+    differences = [one["accuracy"] - other["accuracy"] for one, other in zip(*sides, strict=True)]
     bounds = interval(differences)
     assert bounds is not None
     low, high = (100 * bound for bound in bounds)
     word = {"better": "better than", "worse": "worse than"}.get(judged(bounds), "not shown to differ from")
     mean = 100 * statistics.mean(differences)
     assert f"is {word} seed 2: {mean:+.2f} points of test accuracy ({low:+.2f} to {high:+.2f}, paired t" in text
-    assert f"mean ± deviation of the five | **{spread(sides[0], 100)}** |" in text
+    assert f"to show one point would take {seeds_needed(differences)} pairs" in text
+    for recalls in zip(*(run["per_class"] for side in sides for run in side), strict=True):
+        own = [one["recall"] - other["recall"] for one, other in zip(recalls[:5], recalls[5:], strict=True)]
+        bounds = interval(own, num_looks=10)
+        assert bounds is not None
+        mean, low, high = (100 * value for value in (statistics.mean(own), *bounds))
+        assert f"| {recalls[0]['name']} | {mean:+.1f} ({low:+.1f} to {high:+.1f}) | {judged(bounds)} |" in text
+    assert f"mean ± deviation of the five | **{spread([run['accuracy'] for run in sides[0]], 100)}** |" in text
 
 
 def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():

@@ -1,5 +1,8 @@
-"""A run folder belongs to one process at a time."""
+"""A run folder belongs to one process at a time, and its results are what they should be."""
 
+import functools
+import json
+import operator
 import os
 import re
 import shutil
@@ -25,6 +28,27 @@ with Run(Path(sys.argv[1])).locked():
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", "one"),
+        ("train_images", ["bird"]),
+        ("flops.pretrain", None),
+        ("network.parameters.encoder", "many"),
+        ("temperature", float("nan")),
+        ("validation.accuracy", "99 %"),
+        ("validation.per_class.0.recall", [1]),
+    ],
+)
+def test_results_of_the_wrong_type_are_named(key, value, finished_run, tmp_path):
+    content = json.loads((finished_run / "results.json").read_text())
+    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    functools.reduce(operator.getitem, path, content)[last] = value
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=rf"results\.json is damaged \({re.escape(key)}: .*\): restore it"):
+        Run(tmp_path).results()
 
 
 def test_the_second_is_told_who_holds_a_folder_and_a_dead_holder_is_followed(finished_run, tmp_path):

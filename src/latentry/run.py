@@ -11,35 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from latentry import files
 from latentry.errors import RecipeError, RunError
 from latentry.processes import place
 from latentry.recipe import Recipe, parse_recipe, read_toml
+from latentry.results import Results
 
 LOCK, HOLDER = ".lock", ".holder"
-RESULT_KEYS = frozenset(
-    {
-        "recipe",
-        "standing",
-        "seed",
-        "train_images",
-        "dataset_sha256",
-        "split_sha256",
-        "seconds",
-        "flops",
-        "network",
-        "trained_decoder",
-        "trained_classifier",
-        "pretrained_validation_psnr",
-        "temperature",
-        "versions",
-        "hardware",
-        "validation",
-        "test",
-    }
-)
-"""What `results.json` always has."""
 METRICS = (
     "stage",
     "epoch",
@@ -200,11 +180,12 @@ class Run:
         """
         if not self.results_file.exists():
             raise RunError(f"{self.folder} is not finished: continue it with `latentry train --resume {self.folder}`")
-        results = files.read_json(self.results_file)
-        if not isinstance(results, dict) or not results.keys() >= RESULT_KEYS:
-            raise RunError(f"{self.results_file} is damaged (keys are missing): restore it or train again")
-        # Of before these were kept.
-        return {"unlabelled_images": 0, "skipped": {}, "labelled_images": None} | results
+        try:
+            return Results.model_validate(files.read_json(self.results_file)).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise RunError(f"{self.results_file} is damaged ({what}): restore it or train again") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.csv`, numbers as numbers and empty cells as None; none where there is no file.
