@@ -243,6 +243,10 @@ def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
     plain, transformed = by_batch("seed1-frozen11-augmented-0")
     assert f"it gets {plain['stored']} % of the untransformed validation images right, and {plain['all']} %" in text
     assert f"of transformed ones {transformed['stored']} and {transformed['all']} %" in text
+    plain, transformed = by_batch("seed1-dense-augmented-10-epochs")
+    assert f"it gets {plain['stored']} % of the untransformed validation images right, and {plain['all']} %" in text
+    assert f"of transformed ones {transformed['stored']} and {transformed['all']} %" in text
+    assert plain["all"] == plain["frozen"]
 
 
 def test_what_is_said_of_system_4_and_its_control_follows_from_the_committed_results():
