@@ -65,16 +65,48 @@ def test_pretraining_learns_to_reconstruct_and_spares_the_classifier(toy_images,
 
 
 @pytest.mark.parametrize(
-    ("freeze", "first_trained"), [("", "stem"), ("stem", "block1"), ("block2", "block3"), ("encoder", None)]
+    ("autoencoder", "freeze", "first_trained"),
+    [
+        ("light", "", "stem"),
+        ("light", "stem", "block1"),
+        ("light", "block2", "block3"),
+        ("light", "encoder", None),
+        ("seed1", "norm4", "conv5"),
+        ("seed1", "encoder", None),
+    ],
 )
-def test_frozen_layers_keep_weights_and_statistics(toy_images, tmp_path, freeze, first_trained):
-    network = build()
+def test_frozen_layers_keep_weights_and_statistics(toy_images, tmp_path, autoencoder, freeze, first_trained):
+    network = build(autoencoder)
     before = copied(network.encoder)
     module = Classification(network, Classify(max_epochs=1, freeze=freeze), seed=0, num_steps=3)
     run_stage(module, toy_images, tmp_path, validate=False)
     names = [name for name, _ in network.encoder.named_children()]
     trained = names[names.index(first_trained) :] if first_trained else []
-    assert {name.split(".")[0] for name in changed(before, network.encoder)} == set(trained)
+    weighted = {name.split(".")[0] for name in before}
+    assert {name.split(".")[0] for name in changed(before, network.encoder)} == set(trained) & weighted
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trained", "frozen"),
+    [
+        ("seed1-cnn", 2_170_122, 256),
+        ("seed1-dense-augmented", 8_422_602, 1_740_096),
+        ("seed1-frozen11", 1_826_634, 263_488),
+    ],
+)
+def test_seed1_trains_as_many_parameters_as_published(recipe, trained, frozen):
+    settings = load_recipe(recipe)
+    network = build_network(settings.model, 32, 10, torch.zeros(3), torch.ones(3))
+    module = Classification(network, settings.classify, seed=0, num_steps=1)
+    weights = [weight for part in module.trained() for weight in part.parameters()]
+    statistics = [
+        buffer
+        for part in module.trained()
+        for name, buffer in part.named_buffers()
+        if name.endswith(("running_mean", "running_var"))  # which Keras counts
+    ]
+    assert sum(weight.numel() for weight in weights if weight.requires_grad) == trained
+    assert sum(one.numel() for one in [*weights, *statistics] if not one.requires_grad) == frozen
 
 
 def test_dropout_stays_active_in_frozen_layers():
