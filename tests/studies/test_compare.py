@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from latentry import cli
 from latentry.data import load_train
@@ -17,6 +18,7 @@ from latentry.evaluation.evaluate import evaluate
 from latentry.files import check_ours
 from latentry.pipeline import check_same_images, resume, train, unpretrained
 from latentry.recipe import load_recipe
+from latentry.report import comparison, figures
 from latentry.report.comparison import write_comparison
 from latentry.report.page import write_report
 from latentry.run import Run
@@ -231,6 +233,20 @@ def test_the_page_says_it(finished, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"by-seed.png", "by-class.png", "by-labels.png"}
 
 
+def test_both_curves_over_the_labels_have_bands(finished, monkeypatch):
+    content, _ = finished
+    monkeypatch.setattr(figures, "draw", lambda width, height, paint: paint)
+    axis = Figure().add_subplot()
+    comparison.by_labels(content)(axis, figures.THEMES["light"])
+    assert [len(axis.lines), len(axis.collections)] == [2, 2]
+    for side, band in enumerate(axis.collections):
+        edges = {round(float(y), 6) for path in band.get_paths() for y in path.vertices[:, 1]}
+        for entry in content["labels"]:
+            reached = entry["sides"][side]
+            bounds = reached["accuracy_interval"] or [reached["accuracy"]]  # the seeds may agree
+            assert {round(100 * bound, 6) for bound in bounds} <= edges
+
+
 def test_what_cannot_be_compared_is_refused(toy_folder, tmp_path):
     arguments = {"num_seeds": 1, "labels": [1.0], "test": False}
     recipe = quick(toy_folder)
@@ -300,7 +316,7 @@ def test_a_control_is_trained_beside_its_run_and_goes_into_its_report(toy_folder
     assert "Against its control" not in write_report(run).read_text()
 
 
-def test_a_users_commands(finished, tmp_path, monkeypatch, capsys):
+def test_a_users_commands(finished, toy_folder, tmp_path, monkeypatch, capsys):
     _, folder = finished
     runs = folder / "runs"
     monkeypatch.chdir(tmp_path)
@@ -315,6 +331,13 @@ def test_a_users_commands(finished, tmp_path, monkeypatch, capsys):
     assert code == 0
     assert said.endswith("report: comparisons/quick-quick-control/index.html\n")
     assert json.loads((tmp_path / "comparisons" / "quick-quick-control" / "comparison.json").read_text())["budget"]
+    Path("mine.toml").write_text(quick(toy_folder, name="mine", **{"classify.max_epochs": 1}).to_toml())
+    options = "--labels", "0.5,1", "--seeds", "1", "--budget", "epochs", "--test", "--json"
+    code, said, _ = latentry("mine.toml", *options)
+    content = json.loads(said)
+    assert (code, content["budget"], content["part"]) == (0, "epochs", "test")
+    assert [entry["share"] for entry in content["labels"]] == [0.5, 1.0]
+    assert [side["epochs"]["classify"] for side in content["cost"]] == [1, 1]
     for arguments, words in (
         ([runs / "quick-0"], f"there is no run at {runs}/quick-0/control: name a run's folder"),
         ([runs / "quick-0", "quick"], "names runs and quick a recipe: name two of a kind"),

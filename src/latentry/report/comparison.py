@@ -66,7 +66,7 @@ def by_class(content: dict[str, Any]) -> figures.Chart:
 
 
 def by_labels(content: dict[str, Any]) -> figures.Chart:
-    """Accuracy by share of the labels, with bands of the 95 % interval."""
+    """Accuracy by share of the labels, with bands of the 95 % interval over seeds."""
     shares = [100 * entry["share"] for entry in content["labels"]]
 
     def paint(axis: Axes, theme: figures.Theme) -> None:
@@ -74,9 +74,9 @@ def by_labels(content: dict[str, Any]) -> figures.Chart:
             entries = [entry["sides"][side] for entry in content["labels"]]
             means = [100 * entry["accuracy"] for entry in entries]
             axis.plot(shares, means, color=color, marker="o", markersize=4, label=entries[0]["name"])
-            if all(entry["accuracy_interval"] is not None for entry in entries):
-                low, high = zip(*(entry["accuracy_interval"] for entry in entries), strict=True)
-                axis.fill_between(shares, 100 * np.array(low), 100 * np.array(high), color=color, alpha=0.18, lw=0)
+            # One seed, or several that agree, leave a band without width.
+            bounds = [entry["accuracy_interval"] or 2 * [entry["accuracy"]] for entry in entries]
+            axis.fill_between(shares, *(100 * np.array(bounds).T), color=color, alpha=0.18, lw=0)
         axis.set_xscale("log")
         axis.set_xticks(shares)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g} %"))
