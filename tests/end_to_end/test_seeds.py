@@ -62,25 +62,30 @@ def test_the_script_runs_what_is_left_and_packs_it(toy_folder, tmp_path):
         "data.source": toy_folder,
         "pretrain.max_epochs": 1,
         "classify.max_epochs": 1,
-        "classify.batch_size": 16,
+        "pretrain.batch_size": 32,
+        "classify.batch_size": 32,
     }
     cuts = [argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")]
-    only = ["--only", "seed2", "--only", "seed2-pretrained"]
-    command = [sys.executable, SCRIPT, "all.tar.gz", "--repeats", "1", *only, *cuts]
-    for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-        lines = done.stdout.splitlines()
-        runs = ["seed2-seed-0", "seed2-pretrained-seed-0"]
-        assert sorted(lines[:2]) == sorted(f"{run}: done" for run in runs)
-        assert "one pair" in done.stdout  # the verdict on pretraining
-        assert "packed: all.tar.gz" in lines
+    command = [sys.executable, SCRIPT, "all.tar.gz", "--repeats", "1", *cuts, "--only", "seed1-ae"]
+    done = subprocess.run(
+        [*command, "--only", "seed1-frozen11"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["seed1-ae-fold-0: done", "seed1-frozen11-fold-0: done"]
+    assert "one pair" in done.stdout  # the verdict on its control
+    assert "packed: all.tar.gz" in lines
     with tarfile.open(tmp_path / "all.tar.gz") as archive:
         names = archive.getnames()
-    assert len(names) == 2 * 3 + 1
+    runs = ["seed1-ae-fold-0", "seed1-frozen11-fold-0", "seed1-frozen11-fold-0/control"]
+    assert len(names) == 3 * 3 + 1
     assert {f"{run}/results.json" for run in runs} < set(names)
-    log = (tmp_path / "runs" / "seed2-pretrained-seed-0.log").read_text()
+    lent, given = (Run(tmp_path / "runs" / run).results()["seconds"]["pretrain"] for run in runs[:2])
+    assert lent == given  # it was charged with the autoencoder that it waited for
+    again = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert again.stdout.startswith("seed1-ae-fold-0: done\n")
+    log = (tmp_path / "runs" / "seed1-ae-fold-0.log").read_text()
     assert log.count("pretrain epoch 1/1") == 1
-    other = [*command, "--set", "classify.max_epochs=2"]
+    other = [*command, "--set", "pretrain.max_epochs=2"]
     refused = subprocess.run(other, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert refused.returncode == 1
-    assert "seed2-seed-0 was trained with other settings: choose another --runs" in refused.stderr
+    assert "seed1-ae-fold-0 was trained with other settings: choose another --runs" in refused.stderr
