@@ -242,7 +242,8 @@ def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
     for name in ("after-5", "60-epochs"):
         with (RESULTS / f"seed1-frozen-augmented-{name}.csv").open() as stream:
             tenth.append(100 * float(list(csv.DictReader(stream))[9]["validation_accuracy"]))
-    assert f"4 gets {tenth[0]:.1f} % of the validation images right in its tenth epoch instead of {tenth[1]:.1f} %" in text
+    few, many = (f"{share:.1f} %" for share in tenth)
+    assert f"4 gets {few} of the validation images right in its tenth epoch instead of {many}" in text
     fifth = json.loads((RESULTS / "seed1-dense-augmented-0.json").read_text())["test"]["accuracy"]
     gaps = ", ".join(f"{100 * (least - ours):.2f}" for least, ours in ((0.74, third), (0.6, fourth)))
     assert f"3, 4 and 5 are {gaps} and {100 * (0.48 - fifth):.2f} points below" in text
