@@ -224,6 +224,13 @@ def test_what_pretraining_does_for_seed_2_follows_from_the_committed_results():
         mean, low, high = (100 * value for value in (statistics.mean(own), *bounds))
         assert f"| {recalls[0]['name']} | {mean:+.1f} ({low:+.1f} to {high:+.1f}) | {judged(bounds)} |" in text
     assert f"mean ± deviation of the five | **{spread([run['accuracy'] for run in sides[0]], 100)}** |" in text
+    again = [
+        100 * json.loads((RESULTS / "pairs" / f"{name}-0" / "results.json").read_text())["test"]["accuracy"]
+        for name in ("seed2-pretrained", "seed2")
+    ]
+    stored = json.loads((RESULTS / "compare-seed2-pretrained-seed2.json").read_text())
+    assert 100 * stored["difference"] == pytest.approx(again[0] - again[1])
+    assert f"{again[0]:.2f} and {again[1]:.2f} %, {again[1] - again[0]:.2f} points less" in text
 
 
 def test_what_is_said_of_systems_3_and_7_follows_from_the_committed_results():
