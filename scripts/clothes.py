@@ -75,14 +75,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder that is not there yet")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the numbers of images; default 1")
     options = parser.parse_args()
-    if options.folder.exists():
-        sys.exit(f"{options.folder} is there already: name another folder")
-    if not 0.05 <= options.scale <= 12:
-        sys.exit(f"--scale {options.scale:g} is not between 0.05 and 12: the package has 7,000 images of a class")
     try:
+        if options.folder.exists():
+            raise DataError(f"{options.folder} is there already: name another folder")
+        if not 0.05 <= options.scale <= 12:
+            raise DataError(f"--scale {options.scale:g} is not between 0.05 and 12: there are 7,000 images of a class")
         write(options.folder, options.scale)
     except DataError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
     print(f"{options.folder / 'images'} and {options.folder / 'unlabelled'}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from latentry import files
-from latentry.errors import LatentryError
+from latentry.errors import LatentryError, RunError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.run import Run
 
@@ -46,11 +46,12 @@ def main() -> None:
             run.results()
             place = Path(folder.parent.name, folder.name) if folder.name == "control" else Path(folder.name)
             if place in places:
-                sys.exit(f"two of the runs are called {place}: rename the folder of one")
+                raise RunError(f"two of the runs are called {place}: rename the folder of one")
             places.add(place)
             keep(run, options.parent / place)
     except LatentryError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

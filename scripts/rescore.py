@@ -23,6 +23,7 @@ validation images as they are ("plain") and, where the recipe balances and trans
 Prints JSON; the test images stay closed.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 from latentry import files
 from latentry.data import load_train
 from latentry.data.split import Split
-from latentry.errors import LatentryError
+from latentry.errors import LatentryError, RunError
 from latentry.models.network import AutoencoderClassifier, Output
 from latentry.models.saved import load_model
 from latentry.run import Run
@@ -121,7 +122,7 @@ def main(folder: Path) -> None:
     run = Run.open(folder)
     recipe = run.recipe()
     if recipe.data.standing != "held-out":
-        sys.exit(f"{folder} has no validation images: give a held-out run")
+        raise RunError(f"{folder} has no validation images: give a held-out run")
     train = load_train(recipe.data)
     split = Split.from_json(files.read_json(run.split_file))
     network, _ = load_model(run.model_folder)
@@ -140,9 +141,10 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
     try:
-        main(Path(sys.argv[1]))
+        main(parser.parse_args().run)
     except LatentryError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

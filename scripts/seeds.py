@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 
 from latentry import files
-from latentry.errors import LatentryError
+from latentry.errors import LatentryError, RecipeError, RunError
 from latentry.pipeline import resolved
 from latentry.recipe import Recipe, load_recipe, parse_setting
 from latentry.run import Run
@@ -138,23 +138,29 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings", help="a setting of every run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
     options = parser.parse_args()
-    if not options.archive.parent.is_dir():
-        sys.exit(f"{options.archive.parent} is no folder, so {options.archive} can't be written: make it first")
-    options.runs.mkdir(parents=True, exist_ok=True)
     try:
+        if not options.archive.parent.is_dir():
+            raise RunError(
+                f"{options.archive.parent} is no folder, so {options.archive} can't be written: make it first"
+            )
+        if unknown := set(options.only) - {*FOLDED, *SEEDED}:
+            raise RecipeError(f"--only {unknown.pop()} is none of {', '.join((*FOLDED, *SEEDED))}")
+        options.runs.mkdir(parents=True, exist_ok=True)
         tasks = planned(options.runs, options.repeats, options.only, options.settings)
         for task in tasks:
             if (task.folder / "recipe.toml").exists() and Run.open(task.folder).recipe() != task.wanted():
-                sys.exit(f"{task.folder} was trained with other settings: choose another --runs, or remove it")
+                raise RunError(f"{task.folder} was trained with other settings: choose another --runs, or remove it")
     except LatentryError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
     pool = concurrent.futures.ThreadPoolExecutor(options.parallel)
     try:
         for future in [pool.submit(task.run) for task in tasks]:
             future.result()
     except KeyboardInterrupt:
         pool.shutdown(cancel_futures=True)
-        sys.exit("stopped; the same command continues")
+        print("stopped; the same command continues", file=sys.stderr)
+        sys.exit(130)
     failed = any(task.failed for task in tasks)
     for first, second in COMPARED:
         sides = [str(options.runs / side) for side in (first, second)]

@@ -1,5 +1,6 @@
 """The seeds' systems, cut to some hundred steps on CIFAR-10: their convolutions learn something."""
 
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -87,5 +88,26 @@ def test_the_script_runs_what_is_left_and_packs_it(toy_folder, tmp_path):
     assert log.count("pretrain epoch 1/1") == 1
     other = [*command, "--set", "pretrain.max_epochs=2"]
     refused = subprocess.run(other, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "seed1-ae-fold-0 was trained with other settings: choose another --runs" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("seeds.py", ["nowhere/all.tar.gz"], "nowhere is no folder, so nowhere/all.tar.gz can't be written"),
+        ("seeds.py", ["all.tar.gz", "--only", "seed9"], "--only seed9 is none of seed1-ae, "),
+        ("rescore.py", ["runs/none"], "no run folder runs/none"),
+        ("keep.py", ["kept", "runs/none"], "no run folder runs/none"),
+        ("clothes.py", ["clothes", "--scale", "99"], "--scale 99 is not between 0.05 and 12"),
+    ],
+)
+def test_a_script_says_in_a_line_what_it_cannot_do(script, arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(SCRIPT.with_name(script)), run_name="__main__")
+    said = capsys.readouterr().err
+    assert (left.value.code, said.count("\n")) == (2, 1)
+    assert said.startswith(words)
+    assert list(tmp_path.iterdir()) == []
