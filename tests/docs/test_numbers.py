@@ -1,0 +1,226 @@
+"""Numbers in README and docs are those of the committed results."""
+
+import csv
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from latentry.evaluation.paired import interval
+from latentry.recipe import named_recipes
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+MINORITY = ("bird", "deer", "truck")
+
+
+def load(recipe: str) -> list[dict]:
+    return [json.loads((RESULTS / f"{recipe}-{seed}.json").read_text()) for seed in range(3)]
+
+
+def spread(values: list[float], scale: float = 1.0) -> str:
+    return f"{scale * statistics.mean(values):.2f} ± {scale * statistics.stdev(values):.2f}"
+
+
+@pytest.mark.parametrize("recipe", ["quick", "quick-unpretrained"])
+def test_results_are_of_the_reference_problem(recipe):
+    for seed, results in enumerate(load(recipe)):
+        assert (results["recipe"], results["seed"], results["standing"]) == (recipe, seed, "held-out")
+        assert sum(results["train_images"].values()) == 36_125
+        assert [results["train_images"][name] for name in MINORITY] == [2_125] * 3
+        assert sum(row["total"] for row in results["validation"]["per_class"]) == 6_375
+        assert sum(row["total"] for row in results["test"]["per_class"]) == 10_000
+    assert len({results["split_sha256"] for results in load("quick") + load("quick-unpretrained")}) == 1
+
+
+@pytest.mark.parametrize("recipe", ["quick", "quick-unpretrained"])
+def test_tables_show_the_committed_numbers(recipe):
+    runs = load(recipe)
+    readme, table = (ROOT / "README.md").read_text(), (ROOT / "docs" / "results.md").read_text()
+    accuracies = [results["test"]["accuracy"] for results in runs]
+    assert spread(accuracies, 100) in readme
+    assert spread(accuracies, 100) in table
+    for results in runs:
+        row = [f"{100 * results[part]['accuracy']:.2f}" for part in ("validation", "test")]
+        recalls = [entry["recall"] for entry in results["test"]["per_class"] if entry["name"] in MINORITY]
+        row.append(f"{100 * statistics.mean(recalls):.1f}")
+        row.append(f"{results['test']['ece']:.3f}")
+        assert " | ".join(row) in table
+    if recipe == "quick":
+        psnrs = [results["test"]["psnr"] for results in runs]
+        assert spread(psnrs) in readme
+        assert spread(psnrs) in table
+        assert min(results["pretrained_validation_psnr"] for results in runs) >= 22
+
+
+def test_the_control_costs_what_it_controls():
+    totals = [
+        results["flops"]["pretrain"] + results["flops"]["classify"]
+        for recipe in ("quick", "quick-unpretrained")
+        for results in load(recipe)
+    ]
+    assert max(totals) / min(totals) == pytest.approx(1, abs=0.01)
+
+
+def test_differences_and_recalls_by_class_are_those_of_the_runs():
+    quick, control = load("quick"), load("quick-unpretrained")
+    table = (ROOT / "docs" / "results.md").read_text()
+    gaps = [100 * (b["test"]["accuracy"] - a["test"]["accuracy"]) for a, b in zip(quick, control, strict=True)]
+    assert f"{min(gaps):.2f} to {max(gaps):.2f} points" in table
+    assert f"{min(gaps):.2f} to {max(gaps):.2f} points" in " ".join((ROOT / "README.md").read_text().split())
+    for index, row in enumerate(quick[0]["test"]["per_class"]):
+        means = [
+            100 * statistics.mean(run["test"]["per_class"][index]["recall"] for run in runs)
+            for runs in (quick, control)
+        ]
+        assert (
+            f"| {row['name']} | {quick[0]['train_images'][row['name']]:,} | {means[0]:.1f} | {means[1]:.1f} |" in table
+        )
+
+
+@pytest.mark.parametrize("name", list(named_recipes()))
+def test_a_recipes_header_says_what_to_expect(name):
+    header = [line for line in named_recipes()[name].splitlines() if line.startswith("# ")]
+    assert re.fullmatch(rf"# latentry train {name} --test(   # after: latentry train [\w-]+)?", header[0])
+    assert [line.split()[1] for line in header[1:]] == ["Time:", "Expected:", "Cost:"]
+    expected, _, _published = header[2].partition("; published")
+    measured = re.findall(r"\d+\.\d\d\d?(?: ± \d\.\d\d)?", expected)
+    table = (ROOT / "docs" / "results.md").read_text()
+    assert measured
+    assert all(number in table for number in measured)
+
+
+def test_every_committed_result_stands_in_a_row_with_its_numbers():
+    table = (ROOT / "docs" / "results.md").read_text()
+    linked = re.findall(r"^\|(.*)\[json\]\(results/([\w./-]+)\.json\) \|$", table, re.MULTILINE)
+    of_several = ("compare-", "published-", "batch-statistics-")
+    committed = [path.stem for path in RESULTS.glob("*.json") if not path.stem.startswith(of_several)]
+    committed += [f"pairs/{path.parent.name}/results" for path in RESULTS.glob("pairs/*/results.json")]
+    assert sorted(name for _, name in linked) == sorted(committed)
+    for row, name in linked:
+        results = json.loads((RESULTS / f"{name}.json").read_text())
+        assert f"| `{results['recipe']}` |" in f"|{row}"
+        test = results["test"]
+        if test["accuracy"] is not None:
+            assert f"| {100 * test['accuracy']:.2f} |" in row
+        else:
+            assert f"| {test['psnr']:.2f} | {test['ssim']:.3f} |" in row
+
+
+def test_comparisons_say_what_was_measured():
+    table = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    for path in RESULTS.glob("compare-*.json"):
+        content = json.loads(path.read_text())
+        assert f"[json](results/{path.name})" in table
+        assert content["part"] == "test"
+        if content["interval"] is None:
+            (p,) = content["mcnemar_p"]
+            assert f"{abs(100 * content['difference']):.2f}" in table
+            assert p < 1e-150 or f"McNemar's p {p:.0e} ([json](results/{path.name}))" in table
+            continue
+        low, high = (100 * bound for bound in content["interval"])
+        assert f"{100 * content['difference']:+.2f} ({low:+.2f} to {high:+.2f})" in table
+
+
+def test_what_the_autoencoder_does_for_clothes_follows_from_the_committed_runs():
+    stored = json.loads((RESULTS / "compare-clothes.json").read_text())
+    found = [
+        [
+            json.loads((RESULTS / "clothes" / f"{name}-{seed}" / "results.json").read_text())["test"]["accuracy"]
+            for seed in range(5)
+        ]
+        for name in stored["names"]
+    ]
+    assert [side["accuracies"] for side in stored["sides"]] == found
+    differences = [one - other for one, other in zip(*found, strict=True)]
+    assert stored["interval"] == pytest.approx(interval(differences))
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    for seed, (one, other) in enumerate(zip(*found, strict=True)):
+        assert f"| {seed} | {100 * one:.1f} | {100 * other:.1f} | {100 * (one - other):+.1f} |" in text
+    means = [100 * sum(side) / 5 for side in found]
+    assert f"| **{means[0]:.2f}** | **{means[1]:.2f}** | **{means[0] - means[1]:+.2f}** |" in text
+    assert {row["verdict"] for row in stored["per_class"]} == {"no difference shown"}
+    rare = {row["name"]: f"{100 * row['difference']:+.1f}" for row in stored["per_class"]}
+    assert f"bag {rare['bag']}, coat {rare['coat']}, sandal {rare['sandal']} points" in text
+    assert f"one point would take {stored['seeds_needed']} pairs" in text
+
+
+def test_near_duplicates_are_as_many_as_were_found():
+    with (RESULTS / "near-duplicates-cifar10.csv").open() as file:
+        pairs = list(csv.DictReader(file))
+
+    def share(threshold: float) -> str:
+        return f"{len({pair['test'] for pair in pairs if float(pair['similarity']) >= threshold}) / 100:.2f}"
+
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert f"[all {len(pairs)} pairs]" in text
+    assert f"images ({share(0.6)} %) have a near-duplicate" in text
+    assert f"{share(0.65)}, {share(0.7)} and {share(0.8)} %" in text
+
+
+def test_memory_is_what_was_measured():
+    text = " ".join((ROOT / "docs" / "faq.md").read_text().split())
+    rows = (RESULTS / "memory.txt").read_text()
+    (own, resident, seconds), (asked, _, asking) = re.findall(
+        r"^\w+ +([\d.]+) GiB of its own +([\d.]+) GiB resident +(\d+) s$", rows, re.MULTILINE
+    )
+    assert f"took {own} GiB of memory and {int(seconds) / 60:.0f} minutes" in text
+    assert f"{resident} GiB were resident" in text
+    assert f"took {asked} GiB and {int(asking) / 60:.0f} minutes" in text
+
+
+def test_serving_is_as_fast_as_was_measured():
+    text = " ".join((ROOT / "docs" / "serving.md").read_text().split())
+    lines = (RESULTS / "serving.txt").read_text().splitlines()
+    measured = {name: values for name, *values in (re.split(r"\s{2,}", line) for line in lines)}
+    for name, shown in (("latentry serve", "`latentry serve`"), ("plain PyTorch", "a plain route")):
+        rate, *times = measured[name]
+        busy, calm, alone = ", ".join(times[:2]), ", ".join(times[2:4]), times[4]
+        assert f"| {shown} | {rate} | {busy} ms | {calm} ms | {alone} ms |" in text
+    for name, shown in (
+        ("PyTorch, bf16", "PyTorch in bf16"),
+        ("ONNX Runtime, fp32", "fp32"),
+        ("ONNX Runtime, int8", "int8"),
+    ):
+        assert f"{shown} {', '.join(f'{float(value):.1f}' for value in measured[name])} ms" in text
+
+
+def test_speed_beside_the_original_is_as_measured():
+    table = (ROOT / "docs" / "results.md").read_text()
+    runs = [
+        [re.split(r"\s{2,}", row) for row in (RESULTS / f"against-keras{when}.txt").read_text().splitlines()[4:]]
+        for when in ("", "-earlier")
+    ]
+    assert [len(rows) for rows in runs] == [5, 5]
+    for row in runs[0]:
+        assert f"| {' | '.join(row)} |" in table
+    ours, keras = runs[0][-1][2], runs[1][-1][1]
+    lowest = float(ours.replace(",", "")) / float(keras)
+    assert f"had Keras at {keras} images a second" in table
+    assert f"may be as low as {lowest:.1f} on another day" in " ".join(table.split())
+
+
+def test_what_more_data_would_take_is_computed_from_the_measured_run():
+    results, page = load("quick")[0], (ROOT / "docs" / "scale.md").read_text()
+    seconds, flops = (sum(results[name][stage] for stage in ("pretrain", "classify")) for name in ("seconds", "flops"))
+    assert f"{flops / 1e15:.3f} PFLOP in {seconds:.0f} seconds" in page
+    assert f"{flops / seconds / 1e12:.2f} TFLOP/s" in page
+    assert f"{flops * 1e4 / 0.11e15 / 3600:.1f} hours" in page
+    rows = [re.split(r" \| |\| ?", line) for line in page.splitlines() if re.match(r"\| \d", line)]
+    assert [int(row[1].replace(",", "")) for row in rows] == [42_500 * factor for factor in (1, 100, 10_000)]
+    for row, factor in zip(rows, (1, 100, 10_000), strict=True):
+        minutes = factor * seconds / 60
+        unit, amount = max(pair for pair in ((1, minutes), (60, minutes / 60), (1440, minutes / 1440)) if pair[1] >= 1)
+        assert float(row[3].split()[0].replace(",", "")) == pytest.approx(flops * factor / 1e15, rel=1e-3)
+        assert row[4].split()[1] == {1: "minutes", 60: "hours", 1440: "days"}[unit]
+        assert float(row[4].split()[0]) == pytest.approx(amount, rel=0.01)
+        held = (
+            factor * 6_375 * (2 * 2 * math.prod(results["network"]["latent"]) + math.prod(results["network"]["image"]))
+        )
+        assert float(row[5].split()[0]) == pytest.approx(held / 1e9, rel=0.03)
+        assert float(re.sub(" TB", "e3", row[2].removesuffix(" GB"))) == pytest.approx(
+            factor * 42_500 * 3072 / 1e9, rel=0.03
+        )
