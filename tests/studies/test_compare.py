@@ -169,7 +169,7 @@ def test_finished_runs_are_paired_by_seed(finished):
     assert f"Labels given: {sides[0]} 100 % ({given[0]} images) and {older} 10 %." in notes
 
 
-def test_what_is_kept_of_runs_compares_as_they_do(finished, tmp_path, monkeypatch):
+def test_what_is_kept_of_runs_compares_as_they_do(finished, tmp_path, monkeypatch, capsys):
     content, folder = finished
     runs = sorted((folder / "runs").glob("quick*-[01]"))
     script = Path(__file__).parents[2] / "scripts" / "keep.py"
@@ -182,8 +182,10 @@ def test_what_is_kept_of_runs_compares_as_they_do(finished, tmp_path, monkeypatc
     assert sum(file.stat().st_size for file in tmp_path.rglob("*")) < 100_000
     assert str(folder) not in "".join(file.read_text() for file in tmp_path.rglob("*.toml"))
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), str(runs[0]), f"{runs[0].parent}/./{runs[0].name}"])
-    with pytest.raises(SystemExit, match="two of the runs are called"):
+    with pytest.raises(SystemExit) as leaving:
         runpy.run_path(str(script), run_name="__main__")
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err == f"two of the runs are called {runs[0].name}: rename the folder of one\n"
 
 
 def test_controls_may_differ_in_epochs_and_nothing_else(finished, tmp_path):

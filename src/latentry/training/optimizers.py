@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from latentry.runtime import resolve_precision
 from latentry.settings import Stage
 
 KERAS_EPSILON = 1e-7
@@ -106,13 +107,15 @@ class Muon(WeightByWeight):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """`matrix` (M, N) with its singular values drawn towards 1, in bf16.
+    """`matrix` (M, N) with its singular values drawn towards 1, in bf16 where the processor has it.
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon, a Newton-Schulz iteration of fifth order.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    result = (wide / (wide.norm() + 1e-7)).bfloat16()
+    result = wide / (wide.norm() + 1e-7)
+    if resolve_precision("auto", matrix.device) == "bf16":
+        result = result.bfloat16()
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = result @ result.T
         result = torch.addmm(result, torch.addmm(gram, gram, gram, beta=b, alpha=c), result, beta=a)
