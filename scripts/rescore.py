@@ -34,7 +34,6 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from latentry import files
 from latentry.data import load_train
 from latentry.data.split import Split
 from latentry.errors import LatentryError, RunError
@@ -124,7 +123,7 @@ def main(folder: Path) -> None:
     if recipe.data.standing != "held-out":
         raise RunError(f"{folder} has no validation images: give a held-out run")
     train = load_train(recipe.data)
-    split = Split.from_json(files.read_json(run.split_file))
+    split = Split.read(run.split_file)
     network, _ = load_model(run.model_folder)
     torch.manual_seed(0)
     images, labels = train.images[split.validation], train.labels[split.validation]

@@ -130,6 +130,13 @@ def test_deep_and_long_values_are_shown_in_a_line(tmp_path):
     with pytest.raises(RecipeError) as raised:
         load_recipe("quick", {"seed": "x" * 100_000})
     assert len(str(raised.value)) < 500
+    file.write_text("seed = 0x" + "f" * 5_000)
+    with pytest.raises(RecipeError, match="recipe key seed = a number of thousands of digits: Input should be"):
+        load_recipe(str(file))
+    file.write_text("seed = " + "9" * 5_000)
+    with pytest.raises(RecipeError, match="is not valid TOML: Exceeds the limit"):
+        load_recipe(str(file))
+    assert parse_setting(f"seed={'9' * 5_000}") == ("seed", "9" * 5_000)
 
 
 def test_recipes_are_frozen():

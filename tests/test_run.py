@@ -109,3 +109,18 @@ def test_epochs_and_steps_stay_whole_numbers(finished_run):
     rows = [line.split(",")[:3] for line in Run(finished_run).metrics_file.read_text().splitlines()[1:]]
     assert [row[:2] for row in rows] == [["pretrain", "1"], ["classify", "1"]]
     assert all(row[2].isdecimal() for row in rows)
+
+
+def test_files_that_were_made_to_be_large_are_refused_by_their_size(tmp_path):
+    for name, read in (("metrics.csv", Run.metrics), ("results.json", Run.results)):
+        with (tmp_path / name).open("wb") as stream:
+            stream.truncate(100_000_000)
+        with pytest.raises(RunError, match=rf"{name} has 100,000,000 bytes, the limit is 16,777,216: restore it"):
+            read(Run(tmp_path))
+
+
+def test_of_a_damaged_list_of_skipped_files_the_rest_is_kept(tmp_path):
+    run = Run(tmp_path)
+    run.skipped_file.write_text(f"part,file,reason\ntrain,a.png,it is empty\ntrain,{'b' * 200_000},long\n")
+    run.write_skipped([("test", "c.png", "it is empty")])
+    assert run.skipped_file.read_text() == "part,file,reason\ntrain,a.png,it is empty\ntest,c.png,it is empty\n"

@@ -15,6 +15,8 @@ from typing import Any
 from latentry.errors import RunError
 
 PARTIAL = ".partial"
+LARGEST_TEXT_BYTES = 1 << 24
+"""Of a JSON file or a table that latentry reads back; one made to be large takes some twenty times that in memory."""
 
 
 @contextlib.contextmanager
@@ -79,13 +81,21 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     write_text(path, text.getvalue())
 
 
-def read_json(path: Path) -> Any:
+def check_size(path: Path, largest_bytes: int = LARGEST_TEXT_BYTES) -> None:
+    """Raises RunError where the file at `path` is larger than what latentry writes there."""
+    size = path.stat().st_size
+    if size > largest_bytes:
+        raise RunError(f"{path} has {size:,} bytes, the limit is {largest_bytes:,}: restore it or train again")
+
+
+def read_json(path: Path, largest_bytes: int = LARGEST_TEXT_BYTES) -> Any:
     """Returns what the JSON file at `path` holds.
 
     Raises:
-        RunError: the file is missing or isn't JSON.
+        RunError: the file is missing, larger than `largest_bytes`, or isn't JSON.
     """
     try:
+        check_size(path, largest_bytes)
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RunError(f"{path} is missing: the run is unfinished or damaged; resume it or train again") from None

@@ -12,7 +12,7 @@ from latentry import files
 from latentry.batches.sampling import shares_in_training
 from latentry.data import check_test, load_train
 from latentry.data.imageset import ImageSet
-from latentry.data.split import Split, make_split
+from latentry.data.split import LARGEST_SPLIT_BYTES, Split, make_split
 from latentry.errors import RecipeError, RunError, continued_with
 from latentry.evaluation.calibration import Calibration, borrowed_calibration, calibrated
 from latentry.evaluation.evaluate import first_of_each_class, measure, note_skipped, save_predictions, scores
@@ -113,7 +113,7 @@ def continue_stages(run: Run, recipe: Recipe) -> None:
     images = load_train(recipe.data)
     split = make_split(images, recipe.data)
     if run.split_file.exists():
-        stored = files.read_json(run.split_file)
+        stored = files.read_json(run.split_file, LARGEST_SPLIT_BYTES)
         if Split.from_json(stored).sha256 != split.sha256 or stored.get("dataset_sha256") != images.sha256:
             raise RunError(
                 f"the images of {recipe.data.source} are not those that {run.folder} began with: restore them"

@@ -146,7 +146,7 @@ def parse_recipe(content: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         parts = [str(part) for part in first["loc"]]
-        key, value = SHORT.repr(".".join(parts))[1:-1], SHORT.repr(first["input"])
+        key, value = _short(".".join(parts))[1:-1], _short(first["input"])
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"recipe key '{key}' is unknown{_nearest(parts[-1], _keys_at(parts[:-1]))}") from None
         if first["type"] == "model_type":
@@ -172,7 +172,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} can't be read: {error}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # more digits than Python reads are no TOMLDecodeError
         raise RecipeError(f"recipe {path} is not valid TOML: {error}") from None
 
 
@@ -187,8 +187,15 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         raise RecipeError(f"--set {setting!r} is not of the form section.key=value")
     try:
         return key.strip(), tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), text
+
+
+def _short(value: Any) -> str:
+    try:
+        return SHORT.repr(value)
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:

@@ -195,12 +195,13 @@ class Run:
         """
         if not self.metrics_file.exists():
             return []
+        files.check_size(self.metrics_file)
         try:
             with self.metrics_file.open(newline="", encoding="utf-8") as stream:
-                rows = list(csv.DictReader(stream))
-            return [
-                {key: READ_METRIC.get(key, float)(row[key]) if row[key] else None for key in METRICS} for row in rows
-            ]
+                return [
+                    {key: READ_METRIC.get(key, float)(row[key]) if row[key] != "" else None for key in METRICS}
+                    for row in csv.DictReader(stream)
+                ]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise RunError(f"{self.metrics_file} is damaged ({error}): restore it or train again") from None
 
@@ -212,8 +213,11 @@ class Run:
         """Replaces the rows of `skipped.csv` that are of the same parts: part, file, and why it couldn't be read."""
         kept: list[Sequence[Any]] = []
         if self.skipped_file.exists():
-            with self.skipped_file.open(newline="", encoding="utf-8", errors="replace") as stream:
-                kept = [
-                    row for row in list(csv.reader(stream))[1:] if row and row[0] not in {part for part, *_ in rows}
-                ]
+            with (
+                contextlib.suppress(csv.Error),  # of a damaged file what is whole is kept
+                self.skipped_file.open(newline="", encoding="utf-8", errors="replace") as stream,
+            ):
+                reader = csv.reader(stream)
+                next(reader, None)
+                kept.extend(row for row in reader if row and row[0] not in {part for part, *_ in rows})
         files.write_csv(self.skipped_file, ("part", "file", "reason"), [*kept, *rows])

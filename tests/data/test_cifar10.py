@@ -175,6 +175,17 @@ def test_an_archive_that_lies_about_sizes_is_refused(tmp_path, size):
         cifar10._read_archive(tmp_path / "lies.tar")
 
 
+def test_an_archive_with_a_long_header_is_refused(tmp_path):
+    """Python 3.11 looks for a number before " hdrcharset=" in it, from each of its digits on."""
+    content = b"1" * 1_000_000
+    member = tarfile.TarInfo("header")
+    member.size, member.type = len(content), tarfile.XHDTYPE
+    first = tarfile.TarInfo("readme").tobuf()
+    (tmp_path / "long.tar").write_bytes(first + member.tobuf(tarfile.USTAR_FORMAT) + content + bytes(10_240))
+    with pytest.raises(DataError, match="it unpacks to more than CIFAR-10, 1,000,000 bytes at 512"):
+        cifar10._read_archive(tmp_path / "long.tar")
+
+
 def test_an_archive_of_very_many_files_is_refused(tmp_path):
     with tarfile.open(tmp_path / "many.tar", "w") as tar:
         for number in range(1_100):
@@ -213,6 +224,9 @@ def test_a_damaged_cache_is_noticed_and_made_again(tmp_path, official, monkeypat
     with pytest.raises(DataError, match="test_batch does not match"):
         cifar10.load_test(tmp_path / "cache")
     assert len(cifar10.load_train(tmp_path / "cache")) == 5 * NUM_ROWS  # the altered part is not read for training
+    file.write_bytes(whole.replace(b"'descr': '|u1'", b"'descr': ('|u1'", 1))
+    with pytest.raises(DataError, match=r"cifar10\.npy is damaged"):
+        cifar10.load_train(tmp_path / "cache")
     monkeypatch.setattr(cifar10, "_from_official", lambda: {f"{k}.bin": v.tobytes() for k, v in official.items()})
     assert cifar10.fetch("auto", tmp_path / "cache").read_bytes() == whole
 

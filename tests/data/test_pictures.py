@@ -88,6 +88,15 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_to_the_same_picture()
     assert np.abs(read_picture(encoded(picture, "jpeg", quality=98, subsampling=0), 32) - whole).mean() < 2
 
 
+def test_small_ones_of_slow_kinds_are_read():
+    assert read_picture(b"P3 1 1 255 # red\n200 30 30", 16)[:, 5, 5].tolist() == [200, 30, 30]
+
+
+HEADER = bytearray(encoded(Image.new("P", (500, 400)), "bmp")[: 14 + 40 + 1024])
+HEADER[30:34] = (1).to_bytes(4, "little")  # says that runs of pixels are counted
+RUN_LENGTHS = bytes(HEADER) + b"\x01\x00" * 100_000
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -105,6 +114,11 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_to_the_same_picture()
             encoded(Image.fromarray(np.full((9, 9), 70_000, dtype=np.int32)), "tiff"),
             "from 70000 to 70000, .* and 65535",
         ),
+        (b"P3 9 9 255\n" + b"#\n" * 500_000, r"its kind of PPM is slow to read, and it has 1,000,011 bytes"),
+        (b"P6 300 300 90\n" + bytes(270_000), r"its kind of PPM is slow to read, and it has 270,014 bytes"),
+        (RUN_LENGTHS, r"its kind of BMP is slow to read, and it has 201,078 bytes"),
+        (b"P6 #" + b"a" * 1_000_000, "its header has more than 4,096 bytes"),
+        (encoded(RED, "jpeg") + b"\xff\xda" * 200, r"it has 201 scans, the limit is 100"),
     ],
 )
 def test_what_is_wrong_is_said(content, reason):

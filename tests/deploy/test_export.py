@@ -113,6 +113,14 @@ def test_an_autoencoder_alone_is_refused(finished_run, tmp_path):
     assert not (tmp_path / "model.onnx").exists()
 
 
+def test_a_run_without_images_to_try_it_on_is_refused(finished_run, tmp_path):
+    run = Run(Path(shutil.copytree(finished_run, tmp_path / "run")))
+    kept = {name: array for name, array in load_predictions(run).items() if "example" not in name}
+    np.savez(run.predictions_file, **kept)
+    with pytest.raises(RunError, match=r"predictions\.npz holds no images to try the file on"):
+        export(run.folder, tmp_path / "model.onnx")
+
+
 def test_missing_packages_are_named(finished_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RunError, match=r"needs onnxruntime, which isn't installed: pip install 'latentry\[export\]'"):

@@ -179,6 +179,12 @@ two_files += b"--x--\r\n"
         ({"content": b"--x--", "headers": FORM}, 422, "no file in the field 'images'"),
         ({"content": named(b"filename*=undefined''x.png"), "headers": FORM}, 422, "and nothing else"),
         ({"content": named(b"filename*=u\0tf''x.png"), "headers": FORM}, 422, "and nothing else"),
+        ({"content": named(b"filename*=a; filename*0=b"), "headers": FORM}, 422, "and nothing else"),
+        (
+            {"content": b"abc", "headers": {"content-type": "multipart/form-data; boundary*=a; boundary*0=b"}},
+            415,
+            "the body is no multipart/form-data",
+        ),
         (
             {"content": b"abc", "headers": {"content-type": "multipart/form-data; boundary*=idna''x"}},
             415,

@@ -100,12 +100,16 @@ def test_a_run_killed_after_its_last_epoch_adds_none(whole, tmp_path):
     for name in ("results.json", "predictions.npz"):
         (run / name).unlink()
     shutil.rmtree(run / "model")
+    autoencoder = run / "checkpoints" / "pretrain" / "autoencoder.safetensors"
+    autoencoder.write_bytes(autoencoder.read_bytes()[:-4] + b"lost")
     (run / ".results.json.abcd_123.partial").touch()
     code, errors = finish("--resume", str(run))
     assert code == 0, errors
     assert weights(run) == weights(reference)
     assert epochs(run) == epochs(reference)
     assert not list(run.rglob("*.partial"))
+    assert f"{autoencoder} is damaged" in errors
+    assert autoencoder.read_bytes() == (reference / autoencoder.relative_to(run)).read_bytes()
 
 
 @pytest.mark.parametrize("whole", [STATEFUL], ids=["stateful"], indirect=True)

@@ -3,11 +3,13 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from latentry import files
 from latentry.data.split import Split
+from latentry.errors import RunError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.models.network import build_network
 from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_config, load_model, read_weights, save_model
@@ -77,3 +79,31 @@ def test_a_run_folder(name, read, functions, fuzzed, finished_run, tmp_path):
     readings = fuzzed(whole, lambda _: read(Run(tmp_path)), *functions, file=name)
     assert readings.problems == []
     assert readings.said
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("validation_logits", lambda logits: logits[:, 0]),
+        ("validation_labels", lambda labels: labels[1:]),
+        ("validation_labels", lambda labels: labels + 1),
+        ("validation_example_positions", lambda positions: positions + 99),
+        ("validation_example_images", lambda images: images / 255),
+        ("train_example_labels", lambda labels: labels[1:]),
+    ],
+)
+def test_predictions_that_do_not_fit_together(name, change, finished_run, tmp_path):
+    arrays = load_predictions(Run(finished_run))
+    for changed in ({name: change(arrays[name])}, {"train_others": np.zeros(1)}):
+        np.savez(tmp_path / "predictions.npz", **(arrays | changed))
+        with pytest.raises(RunError, match=r"predictions\.npz is missing or damaged"):
+            load_predictions(Run(tmp_path))
+
+
+def test_what_unpacks_to_far_more(tmp_path):
+    for name, read in (("predictions.npz", lambda path: load_predictions(Run(path.parent))), ("last.ckpt", loaded)):
+        np.savez_compressed(tmp_path / "bomb.npz", train_example_images=np.zeros((10_000, 3, 32, 32), dtype=np.uint8))
+        file = (tmp_path / "bomb.npz").rename(tmp_path / name)
+        assert file.stat().st_size < 50_000
+        with pytest.raises(RunError, match=r"(is|or) damaged"):
+            read(file)

@@ -106,6 +106,23 @@ def test_a_process_that_dies_is_started_again_and_the_run_ends_as_if_it_had_not(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.reliability
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_processes_that_are_asked_to_stop_do_so_soon(toy_folder, tmp_path, sent):
+    run, epochs = tmp_path / "run", ("--set", "classify.max_epochs=300")
+    both = two(
+        "-m", "latentry", "train", "quick", "--data", str(toy_folder), *ONE_STEP_AN_EPOCH, *epochs, "--out", str(run)
+    )
+    while not (run / "metrics.csv").exists() or "classify" not in (run / "metrics.csv").read_text():
+        assert both.poll() is None, both.communicate()[1]
+        time.sleep(0.01)
+    both.send_signal(sent)
+    started = time.perf_counter()
+    both.communicate(timeout=60)
+    assert time.perf_counter() - started < 5
+    assert (run / "checkpoints" / "classify" / "last.ckpt").exists()
+
+
 @pytest.fixture
 def hosts() -> Iterator[tuple[str, str]]:
     """Two network namespaces with a cable between them: 10.77.0.1 and 10.77.0.2."""

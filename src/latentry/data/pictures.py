@@ -3,17 +3,23 @@
 import base64
 import contextlib
 import io
+import re
 import threading
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """The formats that are opened, whatever a file is called; Pillow knows others whose decoders run programs."""
 LARGEST_IMAGE_PIXELS = 50_000_000
 MANY_PIXELS = 10_000_000
+LARGEST_SLOW_BYTES = 1 << 16
+"""Of a file whose decoder is written in Python: compressed BMP, PPM in text or of other than 8 or 16 bits."""
+LARGEST_PPM_HEADER = 4096
+LARGEST_NUM_SCANS = 100
+"""Of a progressive JPEG, which usually has ten; each takes as long as a whole picture."""
 ONE_AT_A_TIME = threading.Lock()
 """Held while an image of many pixels is decoded, so that on many cores their copies don't fill the memory."""
 
@@ -53,10 +59,12 @@ def read_picture(content: bytes, image_size: int, formats: tuple[str, ...] = FOR
         PictureError: it is no image, cut off, damaged, too large, or of a format that isn't read.
     """
     try:
+        _check_header(content)
         with Image.open(io.BytesIO(content), formats=formats) as image:
             if image.width * image.height > LARGEST_IMAGE_PIXELS:
                 size = f"{image.width}x{image.height}"
                 raise TooManyPixelsError(f"it has {size} pixels, the limit is {LARGEST_IMAGE_PIXELS:,}")
+            _check_decoder(image, len(content))
             # A JPEG is decoded at a fraction of its size where that still is twice what is asked for.
             image.draft(None, (2 * image_size, 2 * image_size))
             square = (image_size, image_size)
@@ -101,6 +109,26 @@ def picture_uri(image: np.ndarray) -> str:
 def pillow_of(image: np.ndarray) -> Image.Image:
     """One uint8 image (3, H, W) as Pillow's."""
     return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
+def _check_header(content: bytes) -> None:
+    """Raises PictureError where reading no more than the header, or scan after scan, would take minutes."""
+    scans = content.count(b"\xff\xda") if content.startswith(b"\xff\xd8") else 0
+    if scans > LARGEST_NUM_SCANS:
+        raise PictureError(f"it has {scans:,} scans, the limit is {LARGEST_NUM_SCANS}: save it as PNG")
+    if re.match(rb"P[1-7fF]\s", content):  # PPM and its kin, which may have comments of any length
+        words = re.sub(rb"#[^\r\n]*", b"", content[:LARGEST_PPM_HEADER]).split()
+        if len(words) < (3 if content[1:2] in b"14" else 4) and len(content) > LARGEST_PPM_HEADER:
+            raise PictureError(f"its header has more than {LARGEST_PPM_HEADER:,} bytes, the limit: save it as PNG")
+
+
+def _check_decoder(image: ImageFile.ImageFile, size_bytes: int) -> None:
+    """Raises PictureError where a large file would be decoded byte by byte."""
+    if size_bytes > LARGEST_SLOW_BYTES and any(tile[0] in Image.DECODERS for tile in image.tile):
+        raise PictureError(
+            f"its kind of {image.format} is slow to read, and it has {size_bytes:,} bytes, the limit is "
+            f"{LARGEST_SLOW_BYTES:,}: save it as PNG"
+        )
 
 
 def _eight_bits(levels: np.ndarray, mode: str) -> np.ndarray:

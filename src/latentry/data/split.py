@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from latentry.errors import DataError, RunError
 from latentry.settings import Data
 
 NUM_FOLDS = 5
+LARGEST_SPLIT_BYTES = 1 << 26
+"""Of `split.json`: indices of some six million images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,15 @@ class Split:
         return {"sha256": self.sha256} | {
             field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)
         }
+
+    @classmethod
+    def read(cls, path: Path) -> "Split":
+        """The split in the file `split.json` at `path`.
+
+        Raises:
+            RunError: it is missing, far larger than latentry writes it, or damaged.
+        """
+        return cls.from_json(files.read_json(path, LARGEST_SPLIT_BYTES))
 
     @classmethod
     def from_json(cls, content: Any) -> "Split":

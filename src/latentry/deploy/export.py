@@ -89,7 +89,10 @@ def export(folder: Path, out: Path, *, prior: dict[str, float] | None = None, in
     predictor = Predictor.load(folder, prior=prior, device="cpu")
     predictor.config.check_predicts()
     predictions = load_predictions(run)
-    shown = predictions.get("validation_example_images", predictions["train_example_images"])
+    names = [f"{part}_example_images" for part in ("validation", "train") if f"{part}_example_images" in predictions]
+    if not names:
+        raise RunError(f"{run.predictions_file} holds no images to try the file on: restore it or train again")
+    shown = predictions[names[0]]
     measured = _images_of(run) if int8 else None
     with files.replacing(out) as temporary:
         _write(predictor, shown, temporary)
@@ -151,7 +154,7 @@ def _largest_difference(predictor: Predictor, shown: np.ndarray, session: Any) -
 
 def _images_of(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Some training images to calibrate by, and the validation images with their labels."""
-    split = Split.from_json(files.read_json(run.split_file))
+    split = Split.read(run.split_file)
     if not len(split.validation):
         raise RunError(f"{run.folder} has no validation images to measure int8 by: export a held-out run")
     images = load_train(run.recipe().data)

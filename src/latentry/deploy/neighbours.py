@@ -77,11 +77,11 @@ def neighbours_of(run: Run, predictor: Predictor) -> Neighbours:
     results = run.results()
     if images.sha256 != results["dataset_sha256"]:
         raise RunError(f"the images that {run.folder} was trained on have changed: restore them")
-    split = Split.from_json(files.read_json(run.split_file))
+    split = Split.read(run.split_file)
     indices = np.concatenate([split.train, split.unlabelled])
     weights = (run.model_folder / "model.safetensors").read_bytes()
     belongs = files.sha256(split.sha256.encode(), weights)
-    kept = _kept(run.neighbours_file, belongs)
+    kept = _kept(run.neighbours_file, belongs, len(indices))
     if kept is None:
         kept = _placed(images, indices, predictor)
         try:
@@ -92,12 +92,14 @@ def neighbours_of(run: Run, predictor: Predictor) -> Neighbours:
     return Neighbours(images, indices, Projection(kept["mean"], kept["components"]), kept["points"])
 
 
-def _kept(file: Path, belongs: str) -> dict[str, np.ndarray] | None:
-    """What `file` holds; None where it is missing, damaged, or of another model or split."""
+def _kept(file: Path, belongs: str, count: int) -> dict[str, np.ndarray] | None:
+    """What `file` holds of `count` images; None where it is missing, damaged, or of another model or split."""
     try:
         with np.load(file, allow_pickle=False) as content:
-            whole = dict(content)
-            return whole if whole.pop("belongs").item() == belongs else None
+            whole = {name: content[name] for name in ("mean", "components", "points")}
+            size, width = whole["points"].shape
+            fits = (size, width, len(whole["mean"])) == (count, *whole["components"].shape)
+            return whole if fits and content["belongs"].item() == belongs else None
     except Exception:  # noqa: BLE001 - zipfile, zlib and NumPy raise half a dozen kinds on a damaged file
         return None
 

@@ -59,7 +59,7 @@ class Uploads:
         form["content-type"] = request.headers.get("content-type", "")
         try:
             boundary = form.get_boundary("")
-        except ValueError:  # in a charset of which there is none, or that can't be
+        except (TypeError, ValueError):  # in a charset of which there is none, or in parts that can't be sorted
             boundary = ""
         if form.get_content_type() != "multipart/form-data" or not (boundary and boundary.isascii()):
             raise HTTPException(415, f"the body is no multipart/form-data with files in the field {FIELD!r}")
@@ -120,7 +120,7 @@ def files_in(body: bytearray, boundary: bytes, most: int) -> list[tuple[str, byt
         try:
             name = described.get_filename()
             field = described.get_param("name", header="content-disposition")
-        except ValueError:  # likewise
+        except (TypeError, ValueError):  # likewise
             name = field = None
         if name is None or field != FIELD:
             raise HTTPException(422, f"the form must have files in the field {FIELD!r}, and nothing else")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,20 @@ from latentry.runtime import Precision, resolve_device, resolve_precision
 from latentry.training.losses import psnr
 
 NUM_MISTAKES = 12
+LARGEST_GROWTH = 20
+"""How many times its size `predictions.npz` may unpack to: it is hardly compressed, if at all."""
+KINDS = {
+    "indices": (1, "i"),
+    "labels": (1, "i"),
+    "logits": (2, "f"),
+    "latents": (4, "f"),
+    "psnr": (1, "f"),
+    "example_positions": (1, "i"),
+    "example_images": (4, "u"),
+    "example_reconstructions": (4, "u"),
+    "example_labels": (1, "i"),
+}
+"""How many dimensions the arrays of a part in `predictions.npz` have, and NumPy's letter for their kind of number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +148,33 @@ def load_predictions(run: Run, part: str = "") -> dict[str, np.ndarray]:
     Raises:
         RunError: it is missing or damaged.
     """
+    file = run.predictions_file
     try:
-        with np.load(run.predictions_file, allow_pickle=False) as content:
-            if not part:
-                return dict(content)
-            names = [f"{part}_{name}" for name in ("logits", "labels", "indices")]
-            return {name: content[name] for name in names if name in content}
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST_GROWTH * file.stat().st_size:
+                raise ValueError
+        with np.load(file, allow_pickle=False) as content:
+            names = [f"{part}_{name}" for name in ("logits", "labels", "indices")] if part else content.files
+            arrays = {name: content[name] for name in names if name in content}
+        _check_fit(arrays)
+        return arrays
     except Exception:  # noqa: BLE001 - zipfile, zlib and NumPy raise half a dozen kinds on a damaged file
         raise RunError(f"{run.predictions_file} is missing or damaged: restore it or train again") from None
+
+
+def _check_fit(arrays: dict[str, np.ndarray]) -> None:
+    """Raises ValueError or KeyError where arrays of `predictions.npz` are of other shapes than one another's."""
+    for part in ("train", "validation", "test"):
+        own = {name.removeprefix(f"{part}_"): array for name, array in arrays.items() if name.startswith(f"{part}_")}
+        if any((array.ndim, array.dtype.kind) != KINDS[name] for name, array in own.items()):
+            raise ValueError
+        for shown in (True, False):
+            if len({len(array) for name, array in own.items() if name.startswith("example_") is shown}) > 1:
+                raise ValueError
+        count, num_classes = own["logits"].shape if "logits" in own else (0, 0)
+        for name, end in (("labels", num_classes), ("example_positions", count)):
+            if count and name in own and not ((own[name] >= 0) & (own[name] < end)).all():
+                raise ValueError
 
 
 def pair_of(first: Run, second: Run, part: str) -> Pair:

@@ -72,9 +72,13 @@ class StopAtSignal(Callback):
         self.steps = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._ask)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if trainer.world_size > 1:  # the Trainer's own handler would wait for the others, who may be waiting for this
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
 
     def _ask(self, *_: object) -> None:
         self.asked = True

@@ -68,6 +68,9 @@ def loaded(path: Path) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+            if unpacked > path.stat().st_size:  # nothing that is written here is compressed
+                raise zipfile.BadZipFile(f"it unpacks to {unpacked:,} bytes")
             reason = archive.testzip()
         if reason is None:  # torch itself doesn't look whether what is in it is as it was
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

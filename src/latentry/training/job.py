@@ -15,7 +15,7 @@ from latentry.models.network import AutoencoderClassifier, build_network
 from latentry.models.patches import PatchDecoder, fit_patches, patch_moments
 from latentry.models.saved import load_weights, save_weights
 from latentry.processes import place
-from latentry.progress import console, say
+from latentry.progress import console, say, warn
 from latentry.recipe import Recipe
 from latentry.run import Run
 from latentry.runtime import derive_seed, join, keep_freed_memory, resolve_device, resolve_precision
@@ -186,8 +186,7 @@ class Job:
         network = self.network().to(self.device)
         flops = {"pretrain": self.lender.results()["flops"]["pretrain"] if self.lender else 0, "classify": 0}
         if self.recipe.pretrain.max_epochs:
-            if run.pretrained_file.exists():
-                load_weights(run.pretrained_file, network)
+            if _restored(run, network):
                 flops["pretrain"] = self._flops(self.stage("pretrain", network, num_steps=1), run)
             else:
                 flops["pretrain"] = self._fit("pretrain", network, run)
@@ -226,3 +225,15 @@ class Job:
             raise RunError(f"{run.metrics_file} lacks stage {module.name}: remove {run.folder}/checkpoints and resume")
         num_images = int(rows[-1]["steps"]) * self.loader(module.name).batch_size
         return num_images * training_flops_per_image(module, self.image_size)
+
+
+def _restored(run: Run, network: AutoencoderClassifier) -> bool:
+    """Fills `network` with the autoencoder that pretraining left; False where there is none, or a damaged one."""
+    if not run.pretrained_file.exists():
+        return False
+    try:
+        load_weights(run.pretrained_file, network)
+    except RunError as error:
+        warn(f"{str(error).partition(':')[0]}: taking the last checkpoint of pretraining")
+        return False
+    return True
