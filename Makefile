@@ -18,6 +18,7 @@ test-fast: $(STAMP)
 
 # Faults, hostile input and load, which takes long; as root, since file systems are mounted and networks made.
 reliability: $(STAMP)
+	test "$$(id -u)" = 0 || { echo "make reliability mounts file systems and makes networks: run it as root" >&2; exit 2; }
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis pytest-xdist
 	command -v ip || { apt-get update && apt-get install --yes --no-install-recommends iproute2; }
 	$(BIN)/pytest -m reliability

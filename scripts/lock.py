@@ -24,6 +24,7 @@ def main() -> None:
         entries = json.loads(report.read_text())["install"]
     print(f"# CPython {platform.python_version()}, {platform.system()}, {platform.machine()}; made by scripts/lock.py.")
     print("# pip install --require-hashes -r requirements-locked.txt && pip install --no-deps .")
+    print("# torch here is the CPU build, for which pip needs an index that has it (docs/faq.md).")
     for entry in sorted(entries, key=lambda entry: entry["metadata"]["name"].lower()):
         metadata, archive = entry["metadata"], entry["download_info"].get("archive_info", {})
         if "hashes" in archive:  # what is built from this folder has none

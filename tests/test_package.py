@@ -73,6 +73,7 @@ def test_the_wheel_holds_what_it_should_and_works_where_the_locked_set_is_instal
     python = environment / "bin" / "python"
     run(python, "-m", "pip", "install", "--require-hashes", "--requirement", ROOT / "requirements-locked.txt")
     run(python, "-m", "pip", "install", "--no-deps", wheel)
+    run(python, "-m", "pip", "check")
     for part in (
         "tests",
         "docs",

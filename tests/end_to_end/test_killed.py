@@ -202,7 +202,7 @@ def test_an_export_killed_at_any_moment_leaves_the_old_file_or_the_new(whole, te
     assert exported.read_bytes() == new
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_comparison_killed_at_any_moment_ends_as_if_it_had_not(terminal, toy_folder, share):
     words = ("compare", "quick", "--data", toy_folder, "--seeds", "2", *SHORT, "--out")
     reference = terminal.folder / "reference"
