@@ -1,6 +1,7 @@
 """Comparisons: equal cost, the same pairs, one verdict, and no run twice."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -230,6 +231,7 @@ def test_the_page_says_it(finished, tmp_path):
     stored = json.loads((tmp_path / "comparison.json").read_text())
     assert {"difference", "interval", "mcnemar_p", "per_class", "verdict", "budget"} <= stored.keys()
     page = write_comparison(stored, tmp_path).read_text()
+    assert re.search(r"[a-z]\.\s+Runs of one seed share the split", page)
     for words in ("quick against quick-control", "With fewer labels", "McNemar", "Bonferroni", "PFLOP", "circle"):
         assert words in page
     assert {path.name for path in tmp_path.iterdir()} >= {"by-seed.png", "by-class.png", "by-labels.png"}

@@ -55,18 +55,11 @@ class Uploads:
         Raises:
             HTTPException: with the status that applies, and why in one sentence.
         """
-        form = Message()
-        form["content-type"] = request.headers.get("content-type", "")
-        try:
-            boundary = form.get_boundary("")
-        except (TypeError, ValueError):  # in a charset of which there is none, or in parts that can't be sorted
-            boundary = ""
-        if form.get_content_type() != "multipart/form-data" or not (boundary and boundary.isascii()):
-            raise HTTPException(415, f"the body is no multipart/form-data with files in the field {FIELD!r}")
+        boundary = boundary_of(request.headers.get("content-type", ""))
         body = bytearray()
         try:
             await self._read(request, body)
-            yield files_in(body, boundary.encode(), self.limits.files)
+            yield files_in(body, boundary, self.limits.files)
         finally:
             self.held_bytes -= len(body)
 
@@ -95,6 +88,23 @@ class Uploads:
             problem = HTTPException(400, "the request was cut off", CLOSE)
         if problem is not None:
             raise problem
+
+
+def boundary_of(content_type: str) -> bytes:
+    """What stands between the parts of a form, by the header that says what a body is.
+
+    Raises:
+        HTTPException: 415.
+    """
+    form = Message()
+    form["content-type"] = content_type
+    try:
+        boundary = form.get_boundary("")
+    except (TypeError, ValueError):  # in a charset of which there is none, or in parts that can't be sorted
+        boundary = ""
+    if form.get_content_type() != "multipart/form-data" or not (boundary and boundary.isascii()):
+        raise HTTPException(415, f"the body is no multipart/form-data with files in the field {FIELD!r}")
+    return boundary.encode()
 
 
 def files_in(body: bytearray, boundary: bytes, most: int) -> list[tuple[str, bytes]]:
