@@ -1,6 +1,7 @@
 """The files of a run and of a model that are nearly right."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,24 @@ def write_model(folder: Path) -> None:
     save_model(folder, network, config)
 
 
-def test_a_checkpoint(fuzzed):
+def checkpoint(**content: object) -> bytes:
     stream = io.BytesIO()
-    torch.save({"state_dict": {"weight": torch.zeros(3)}, "epoch": 1}, stream)
-    readings = fuzzed((stream.getvalue(),), loaded, loaded, file="last.ckpt")
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+def deflated(archive: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as whole, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    return stream.getvalue()
+
+
+def test_a_checkpoint(fuzzed):
+    weights = {"weight": torch.zeros(3_000)}
+    whole = checkpoint(state_dict=weights, epoch=1), checkpoint(weights=weights), deflated(checkpoint(weights=weights))
+    readings = fuzzed(whole, loaded, loaded, file="last.ckpt")
     assert readings.problems == []
     assert readings.said
 
