@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import gc
 import io
 import re
 import struct
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
+from latentry.data.pictures import PictureError
+from latentry.deploy import service
 from latentry.deploy.listening import LOOPBACK, ImpatientProtocol, check_token, listen, local_names
 from latentry.deploy.neighbours import neighbours_of
 from latentry.deploy.predictor import Predictor
@@ -158,6 +162,25 @@ def test_every_kind_of_file_has_its_code_and_a_sentence(client, route, content, 
     if status != 200:
         assert sentence in answer.json()["detail"]
         assert answer.json()["detail"].count("\n") == 0
+
+
+def test_what_was_refused_is_not_kept(client, monkeypatch):
+    """Not even until Python next looks for what refers to itself, which can take a service hours."""
+    held: list[weakref.ref[Limits]] = []
+
+    def refuse(*_: Any, **__: Any) -> None:
+        large = Limits()
+        held.append(weakref.ref(large))
+        raise PictureError(f"it is none, whatever the {large.files} others are")
+
+    monkeypatch.setattr(service, "read_picture", refuse)
+    gc.disable()
+    try:
+        for _ in range(4):
+            assert client.post("/predict", files=form(encoded("PNG"))).status_code == 422
+        assert [reference() for reference in held[:-1]] == [None] * 3  # the last may be on its way still
+    finally:
+        gc.enable()
 
 
 two_files = b"".join(

@@ -41,6 +41,18 @@ def test_results_are_of_the_reference_problem(recipe):
     assert len({results["split_sha256"] for results in load("quick") + load("quick-unpretrained")}) == 1
 
 
+def test_two_processes_reach_what_one_does():
+    alone = [results["test"]["accuracy"] for results in load("quick")]
+    together = json.loads((RESULTS / "quick-two-processes-0.json").read_text())
+    assert together["split_sha256"] == load("quick")[0]["split_sha256"]
+    assert min(alone) <= together["test"]["accuracy"] <= max(alone)
+    spread_of_one = f"{100 * min(alone):.2f} to {100 * max(alone):.2f} %"
+    for page in ("scale.md", "reliability.md"):
+        said = " ".join((ROOT / "docs" / page).read_text().split())
+        assert f"{100 * together['test']['accuracy']:.2f} % of the test images" in said
+        assert f"reach {spread_of_one}" in said
+
+
 @pytest.mark.parametrize("recipe", ["quick", "quick-unpretrained"])
 def test_tables_show_the_committed_numbers(recipe):
     runs = load(recipe)

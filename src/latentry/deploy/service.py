@@ -96,17 +96,18 @@ class Service:
             if total > LARGEST_IMAGE_PIXELS:
                 limit = f"the limit is {LARGEST_IMAGE_PIXELS:,}"
                 raise HTTPException(413, f"the images have {total:,} pixels together, {limit}: send fewer")
-        decode = functools.partial(read_picture, image_size=self.predictor.config.image_size, formats=READ_FORMATS)
+        size = self.predictor.config.image_size
         pictures = []
         for number, content in enumerate(contents, 1):
             try:
-                pictures.append(await self.in_thread(functools.partial(decode, content)))
-            except PictureError as error:
-                which = f"image {number} of {len(contents)}" if len(contents) > 1 else "the image"
-                status = {TooManyPixelsError: 413, UnknownFormatError: 415}.get(type(error), 422)
-                raise HTTPException(status, f"{which} can't be used: {error}") from None
+                picture = await self.in_thread(functools.partial(_picture_or_why_not, content, size))
             except MemoryError:
                 raise HTTPException(503, "there is no memory left for an image of this size", AGAIN) from None
+            if isinstance(picture, PictureError):
+                which = f"image {number} of {len(contents)}" if len(contents) > 1 else "the image"
+                status = {TooManyPixelsError: 413, UnknownFormatError: 415}.get(type(picture), 422)
+                raise HTTPException(status, f"{which} can't be used: {picture}")
+            pictures.append(picture)
         return np.stack(pictures)
 
     async def in_thread(self, work: Any) -> Any:
@@ -129,11 +130,20 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Given]) -> Giv
     finally:
         working.cancel()
         gone.cancel()
+        del working, gone  # else an error that passes holds this frame, this frame its task, and the task the error
 
 
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _picture_or_why_not(content: bytes, image_size: int) -> np.ndarray | PictureError:
+    """What `read_picture` gives or raises: an error that leaves a thread is kept there, with all that it passed."""
+    try:
+        return read_picture(content, image_size, READ_FORMATS)
+    except PictureError as error:
+        return error.with_traceback(None)
 
 
 def _num_pixels(contents: list[bytes]) -> int:
