@@ -88,6 +88,10 @@ def test_differences_and_recalls_by_class_are_those_of_the_runs():
     gaps = [100 * (b["test"]["accuracy"] - a["test"]["accuracy"]) for a, b in zip(quick, control, strict=True)]
     assert f"{min(gaps):.2f} to {max(gaps):.2f} points" in table
     assert f"{min(gaps):.2f} to {max(gaps):.2f} points" in " ".join((ROOT / "README.md").read_text().split())
+    low, high = interval([-gap for gap in gaps])
+    assert f"| {-statistics.mean(gaps):.2f} ({low:+.2f} to {high:+.2f}) | three pairs, equal operations |" in table
+    cost = json.loads((RESULTS / "compare-seed1-frozen11-seed1-cnn.json").read_text())["cost"]
+    assert f"7 was given {cost[0]['flops'] / cost[1]['flops']:.0f} times the operations" in table
     for index, row in enumerate(quick[0]["test"]["per_class"]):
         means = [
             100 * statistics.mean(run["test"]["per_class"][index]["recall"] for run in runs)
