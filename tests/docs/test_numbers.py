@@ -263,3 +263,12 @@ def test_what_more_data_would_take_is_computed_from_the_measured_run():
         assert float(re.sub(" TB", "e3", row[2].removesuffix(" GB"))) == pytest.approx(
             factor * 42_500 * 3072 / 1e9, rel=0.03
         )
+
+
+def test_what_a_second_process_adds_is_what_was_measured():
+    rows = [row.split() for row in (RESULTS / "scaling.txt").read_text().splitlines()[1:]]
+    factors = {tuple(row[:2]): re.findall(r"x(\d\.\d\d)", " ".join(row)) for row in rows}
+    said = " ".join((ROOT / "docs" / "scale.md").read_text().split())
+    pretrain, classify = factors["2", "1"]
+    assert f"pretrain {pretrain} times and classify {classify} times as many images a second" in said
+    assert "({} and {})".format(*factors["1", "2"]) in said
