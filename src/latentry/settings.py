@@ -107,16 +107,16 @@ class Batches(Section):
 class Model(Section):
     """The four nodes."""
 
-    autoencoder: Literal["light", "patches", "seed1", "seed2", "identity"] = "light"
-    """Encoder and decoder: the light network, the principal components of small patches, a seed's, or none ("identity":
-    the latent is the image)."""
+    autoencoder: Literal["light", "patches", "record", "seed1", "seed2", "identity"] = "light"
+    """Encoder and decoder: the light network, the principal components of small patches, those and two groups of the
+    record network with a linear decoder, a seed's, or none ("identity": the latent is the image)."""
     patch_side: Annotated[int, Field(ge=1, le=8)] = 2
-    """Of "patches": side in pixels."""
+    """Of "patches" and "record": side in pixels."""
     patch_components: PositiveInt = 9
-    """Of "patches": how many of the 3 side^2 components the latent keeps."""
-    classifier: Literal["light", "record", "cnn", "dense", "seed2"] = "light"
-    """Node 4: the light network's, the record network behind its first layer, seed 1's CNN or dense classifier, or
-    seed 2's with its 16 outputs."""
+    """Of "patches" and "record": how many of the 3 side^2 components are kept."""
+    classifier: Literal["light", "record", "record-top", "cnn", "dense", "seed2"] = "light"
+    """Node 4: the light network's, the record network behind its first layer or behind its second group, seed 1's CNN
+    or dense classifier, or seed 2's with its 16 outputs."""
 
     @model_validator(mode="after")
     def patches_have_their_components(self) -> Self:

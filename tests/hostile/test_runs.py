@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from latentry.models.network import build_network
 from latentry.models.saved import FORMAT_VERSION, ModelConfig, load_config, load_model, read_weights, save_model
 from latentry.run import Run
 from latentry.settings import Model
-from latentry.training.checkpoint import loaded
+from latentry.training.checkpoint import loaded, sealed
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -56,7 +57,13 @@ def deflated(archive: bytes) -> bytes:
 def test_a_checkpoint(fuzzed):
     weights = {"weight": torch.zeros(3_000)}
     whole = checkpoint(state_dict=weights, epoch=1), checkpoint(weights=weights), deflated(checkpoint(weights=weights))
-    readings = fuzzed(whole, loaded, loaded, file="last.ckpt")
+
+    def read(path: Path) -> object:
+        with suppress(FileNotFoundError):
+            path.write_bytes(sealed(path.read_bytes()))  # as somebody would who means ill
+        return loaded(path)
+
+    readings = fuzzed(whole, read, loaded, file="last.ckpt")
     assert readings.problems == []
     assert readings.said
 
@@ -113,6 +120,17 @@ def test_predictions_that_do_not_fit_together(name, change, finished_run, tmp_pa
         np.savez(tmp_path / "predictions.npz", **(arrays | changed))
         with pytest.raises(RunError, match=r"predictions\.npz is missing or damaged"):
             load_predictions(Run(tmp_path))
+
+
+def test_a_checkpoint_of_which_a_bit_has_changed(tmp_path):
+    written = sealed(checkpoint(state_dict={"weight": torch.zeros(3_000)}))
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(written)
+    assert len(loaded(path)["state_dict"]["weight"]) == 3_000
+    for place in (0, len(written) // 2, len(written) - 100, len(written) - 1):
+        path.write_bytes(written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :])
+        with pytest.raises(RunError, match=r"last\.ckpt is damaged"):
+            loaded(path)
 
 
 def test_what_unpacks_to_far_more(tmp_path):

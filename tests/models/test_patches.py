@@ -9,6 +9,7 @@ from torch.nn import functional
 from latentry.errors import RecipeError
 from latentry.models.network import build_network
 from latentry.models.patches import PatchDecoder, fit_patches, patch_encoder, patch_moments
+from latentry.models.record import RecordDecoder
 from latentry.recipe import load_recipe
 from latentry.settings import Model
 
@@ -70,5 +71,38 @@ def test_the_record_network_reads_patches_of_any_size(size):
     assert output.logits.shape == (2, 4)
     convolutions = [layer for layer in network.classifier.modules() if isinstance(layer, torch.nn.Conv2d)]
     assert [layer.out_channels for layer in convolutions] == [64, 64, 256, 256, 256, 256]
-    assert network.classifier.bias.ndim == 1  # which no weight decay moves
+    assert network.classifier.body[0].bias.ndim == 1  # which no weight decay moves
     assert network.classifier.linear.weight.detach().std() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("size", "places"), [(32, 7), (17, 4), (16, 3)])
+def test_the_record_autoencoder_is_the_same_network_with_a_decoder_behind_its_second_group(size, places):
+    models = [
+        Model(autoencoder=node2, classifier=node4, patch_components=12)
+        for node2, node4 in (("record", "record-top"), ("patches", "record"))
+    ]
+    split, whole = (build_network(model, size, 4, torch.zeros(3), torch.ones(3)).eval() for model in models)
+    body = [*split.encoder[1:], *split.classifier.body]
+    for ours, theirs in zip(body, whole.classifier.body, strict=True):
+        theirs.load_state_dict(ours.state_dict())
+    whole.encoder.load_state_dict(split.encoder[:1].state_dict())
+    whole.classifier.linear.load_state_dict(split.classifier.linear.state_dict())
+    images = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        output = split(images)
+        assert whole(images).logits.numpy() == pytest.approx(output.logits.numpy(), abs=1e-5)
+    assert output.latent.shape == (2, 256, places, places)
+    assert output.reconstruction.shape == images.shape
+
+
+def test_every_place_of_the_record_latent_gives_the_eight_pixels_around_it():
+    decoder = RecordDecoder()
+    latent = torch.zeros(1, 256, 3, 3)
+    latent[0, 7, 1, 1] = 1
+    with torch.no_grad():
+        given = decoder(latent)[0]
+    assert given.shape == (3, 16, 16)
+    rows, columns = given.abs().sum(dim=0).nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 11, 4, 11)
+    alone = decoder.linear.weight[:, 7].reshape(3, 8, 8) / 4  # four places reach each of these pixels
+    assert given[:, 4:12, 4:12].numpy() == pytest.approx(alone.detach().numpy(), abs=1e-6)

@@ -1,24 +1,12 @@
 """Classifiers (node 2 to node 4): latent in, logits out."""
 
-import itertools
-
-import torch
 from torch import Tensor, nn
 
 from latentry.errors import RecipeError
-from latentry.models.blocks import (
-    LastLinear,
-    convolution,
-    initialise_dirac,
-    initialise_glorot,
-    keras_norm,
-    light_norm,
-    record_norm,
-)
+from latentry.models.blocks import LastLinear, convolution, initialise_glorot, keras_norm, light_norm
 
 LIGHT_CLASSIFIER_CHANNELS = 256
 LIGHT_LOGIT_SCALE = 1 / 9
-RECORD_WIDTHS = (64, 256, 256)
 SEED2_OUTPUTS = 16
 LARGEST_FLAT = 1 << 18
 """Numbers that seed 1's dense layers take: half a gigabyte of weights."""
@@ -45,43 +33,6 @@ class LightClassifier(nn.Module):
         features = self.convolution(latent).amax(dim=(2, 3))  # (N, 256)
         logits: Tensor = self.linear(features) * LIGHT_LOGIT_SCALE
         return logits
-
-
-class RecordClassifier(nn.Module):
-    """The network of a speed record behind its first layer: latents (N, C, h, w) of patches to logits (N, K).
-
-    It takes the latent and its negative, as the record's first layer gives them.
-
-    Source: Jordan 2024, arXiv 2404.00498, section 3, with the widths of his airbench94_muon.
-    """
-
-    def __init__(self, latent_channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(2 * latent_channels))
-        widths = (2 * latent_channels, *RECORD_WIDTHS)
-        groups = [_record_group(*pair) for pair in itertools.pairwise(widths)]
-        self.groups = nn.Sequential(nn.GELU(), *groups)
-        initialise_dirac(self.groups)
-        self.linear = LastLinear(widths[-1], num_classes, bias=False)
-        with torch.no_grad():
-            self.linear.weight.div_(self.linear.weight.std())
-
-    def forward(self, latent: Tensor) -> Tensor:
-        features = self.groups(torch.cat([latent, -latent], dim=1) + self.bias.reshape(-1, 1, 1)).amax(dim=(2, 3))
-        logits: Tensor = self.linear(features) / features.shape[1]
-        return logits
-
-
-def _record_group(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        convolution(in_channels, out_channels, bias=False),
-        nn.MaxPool2d(2),
-        record_norm(out_channels),
-        nn.GELU(),
-        convolution(out_channels, out_channels, bias=False),
-        record_norm(out_channels),
-        nn.GELU(),
-    )
 
 
 def cnn_classifier(latent_shape: tuple[int, int, int], num_classes: int) -> nn.Sequential:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from latentry.errors import RecipeError
-from latentry.models import autoencoder, classifier, patches
+from latentry.models import autoencoder, classifier, patches, record
 from latentry.settings import Model
 
 
@@ -30,13 +30,19 @@ AUTOENCODERS = {
         lambda model: patches.PatchDecoder(model.patch_side, model.patch_components),
         None,
     ),
+    "record": Autoencoder(
+        lambda model: record.record_encoder(model.patch_side, model.patch_components),
+        lambda _: record.RecordDecoder(),
+        None,
+    ),
     "seed1": Autoencoder(lambda _: autoencoder.seed1_encoder(), lambda _: autoencoder.seed1_decoder(), (0.0, 1.0)),
     "seed2": Autoencoder(lambda _: autoencoder.seed2_encoder(), lambda _: autoencoder.seed2_decoder(), (0.5, 0.5)),
     "identity": Autoencoder(lambda _: nn.Sequential(), lambda _: nn.Sequential(), (0.0, 1.0)),
 }
 CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
     "light": lambda latent_shape, num_classes: classifier.LightClassifier(latent_shape[0], num_classes),
-    "record": lambda latent_shape, num_classes: classifier.RecordClassifier(latent_shape[0], num_classes),
+    "record": lambda latent_shape, num_classes: record.behind_patches(latent_shape[0], num_classes),
+    "record-top": lambda latent_shape, num_classes: record.behind_two_groups(latent_shape[0], num_classes),
     "cnn": classifier.cnn_classifier,
     "dense": classifier.dense_classifier,
     "seed2": classifier.Seed2Classifier,
@@ -106,7 +112,7 @@ def build_network(
     parts = AUTOENCODERS[model.autoencoder]
     encoder, decoder = parts.encoder(model), parts.decoder(model)
     channels, height, width = latent_shape(encoder, image_size)
-    least = {"cnn": 4, "record": 8}.get(model.classifier, 1)
+    least = {"cnn": 4, "record": 8, "record-top": 2}.get(model.classifier, 1)
     if min(height, width) < least:
         raise RecipeError(
             f"model.classifier = {model.classifier} halves the latent and takes {least}x{least} or more, and this is "

@@ -34,11 +34,18 @@ class PatchDecoder(nn.Module):
         self.register_buffer("weight", torch.zeros(components, 3, side, side))
 
     def forward(self, latent: Tensor) -> Tensor:
-        summed = functional.conv_transpose2d(latent.float(), self.weight)
-        ones = latent.new_ones((1, 1, *latent.shape[2:]), dtype=torch.float32)
-        side = self.weight.shape[-1]
-        covered = functional.conv_transpose2d(ones, ones.new_ones((1, 1, side, side)))
-        return summed / covered
+        return overlapped(latent, self.weight, stride=1)
+
+
+def overlapped(latent: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """The mean of what every place of `latent` (N, K, h, w) gives the pixels around it, float32, linearly.
+
+    `weight` (K, 3, side, side) says what; the places are `stride` pixels apart.
+    """
+    summed = functional.conv_transpose2d(latent.float(), weight.float(), stride=stride)
+    ones = latent.new_ones((1, 1, *latent.shape[2:]), dtype=torch.float32)
+    side = weight.shape[-1]
+    return summed / functional.conv_transpose2d(ones, ones.new_ones((1, 1, side, side)), stride=stride)
 
 
 def patch_moments(batches: Iterable[Tensor], side: int) -> Tensor:
@@ -51,8 +58,8 @@ def patch_moments(batches: Iterable[Tensor], side: int) -> Tensor:
     return total / count
 
 
-def fit_patches(encoder: nn.Sequential, decoder: PatchDecoder, moments: Tensor) -> None:
-    """Solves both, in place, for images whose `patch_moments` are given.
+def fit_patches(encoder: nn.Sequential, decoder: nn.Module, moments: Tensor) -> None:
+    """Solves the encoder's layer, and a `PatchDecoder`, in place, for images whose `patch_moments` are given.
 
     Components are whitened: of unit variance where they vary at all.
     """
@@ -65,4 +72,5 @@ def fit_patches(encoder: nn.Sequential, decoder: PatchDecoder, moments: Tensor) 
     shape = (components, 3, side, side)
     with torch.no_grad():
         layer.weight.copy_((vectors / scale).T.reshape(shape))
-        decoder.weight.copy_((vectors * scale).T.reshape(shape))
+        if isinstance(decoder, PatchDecoder):
+            decoder.weight.copy_((vectors * scale).T.reshape(shape))

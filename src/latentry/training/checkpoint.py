@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: written whole, checked when they are read."""
+"""Checkpoints of a stage: written whole, with a hash that is checked when they are read."""
 
 import io
 import zipfile
@@ -13,6 +13,9 @@ from latentry.errors import RunError
 from latentry.progress import warn
 
 LAST, BEFORE_LAST = "last.ckpt", "before-last.ckpt"
+NO_COMMENT, HASH_BYTES, MOST_HEADER_BYTES = b"\0\0", 64, 1 << 24
+"""How a zip archive ends that has no comment; the length of the comment that makes it a checkpoint; what is no content
+in it."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -23,7 +26,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         if Path(path).name == LAST and Path(path).exists():
             Path(path).replace(Path(path).with_name(BEFORE_LAST))
-        files.write_bytes(Path(path), content.getvalue())
+        files.write_bytes(Path(path), sealed(content.getvalue()))
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(path, *arguments, **options)
@@ -60,6 +63,12 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
+def sealed(archive: bytes) -> bytes:
+    """A zip archive that has no comment with its own SHA-256, in hexadecimal, as that."""
+    digest = files.sha256(archive).encode()
+    return archive.removesuffix(NO_COMMENT) + HASH_BYTES.to_bytes(2, "little") + digest
+
+
 def loaded(path: Path) -> dict[str, Any]:
     """What the checkpoint at `path` holds, on the processor.
 
@@ -67,16 +76,18 @@ def loaded(path: Path) -> dict[str, Any]:
         RunError: it is missing, cut short or altered.
     """
     try:
+        size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(part.file_size for part in archive.infolist())
-            if unpacked > path.stat().st_size:  # nothing that is written here is compressed
-                raise zipfile.BadZipFile(f"it unpacks to {unpacked:,} bytes")
-            reason = archive.testzip()
-        if reason is None:  # torch itself doesn't look whether what is in it is as it was
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if "state_dict" in content:
-                return content
-            reason = "it has no weights"
+        if not unpacked <= size <= unpacked + MOST_HEADER_BYTES:  # nothing that is written here is compressed
+            raise zipfile.BadZipFile(f"of {size:,} bytes, it unpacks to {unpacked:,}")
+        written = path.read_bytes()
+        if written != sealed(written[: -len(NO_COMMENT) - HASH_BYTES] + NO_COMMENT):
+            raise zipfile.BadZipFile("its hash is another's")
+        content: dict[str, Any] = torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
+        if "state_dict" in content:
+            return content
+        reason = "it has no weights"
     except Exception as error:  # noqa: BLE001 - zipfile and torch raise half a dozen kinds on a damaged file
         reason = str(error).partition("\n")[0]
     raise RunError(f"checkpoint {path} is damaged ({reason}): remove {path.parent} and resume to repeat that stage")

@@ -12,7 +12,7 @@ from latentry.data.imageset import SMALLEST_DEVIATION, ImageSet
 from latentry.data.split import Split
 from latentry.errors import DataError, RecipeError, RunError
 from latentry.models.network import AutoencoderClassifier, build_network
-from latentry.models.patches import PatchDecoder, fit_patches, patch_moments
+from latentry.models.patches import fit_patches, patch_moments
 from latentry.models.saved import load_weights, save_weights
 from latentry.processes import place
 from latentry.progress import console, say, warn
@@ -79,7 +79,7 @@ class Job:
         """The network with the weights that it begins with: the run's seed draws them, or another run lends some."""
         torch.manual_seed(derive_seed(self.recipe.seed, "weights"))
         network = build_network(self.recipe.model, self.image_size, self.num_classes, self.mean, self.deviation)
-        if isinstance(network.decoder, PatchDecoder):
+        if self.recipe.model.autoencoder in ("patches", "record"):
             fit_patches(network.encoder, network.decoder, self._patch_moments)
         if self.lender is not None:
             copy_encoder(self.lender, network, self.recipe.pretrain.encoder_until)
