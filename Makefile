@@ -10,8 +10,11 @@ run: $(STAMP)
 
 install: $(STAMP)
 
+# One thread of each of as many tests as there are cores.
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+
 test: $(STAMP)
-	$(BIN)/pytest
+	$(SPREAD)
 
 test-fast: $(STAMP)
 	$(BIN)/pytest -m "not slow"
@@ -19,10 +22,9 @@ test-fast: $(STAMP)
 # Faults, hostile input and load, which takes long; as root, since file systems are mounted and networks made. What is
 # timed runs alone, all else on as many cores as there are.
 TIMED := tests/end_to_end/test_service.py tests/test_package.py
-SPREAD := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 reliability: $(STAMP)
 	test "$$(id -u)" = 0 || { echo "make reliability mounts file systems and makes networks: run it as root" >&2; exit 2; }
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis pytest-xdist
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis
 	command -v ip || { apt-get update && apt-get install --yes --no-install-recommends iproute2; }
 	$(BIN)/pytest -m reliability $(TIMED)
 	$(SPREAD) -m reliability $(TIMED:%=--ignore=%)

@@ -87,6 +87,10 @@ class Augment(Section):
     """Left-right flip; "alternating" flips every image in every second epoch."""
     translate: Annotated[int, Field(ge=0, lt=16)] = 0
     """Largest translation in pixels, edges filled by reflection."""
+    brightness: Share = 0.0
+    """Largest change of an image's brightness, either way, in units of the pixel range."""
+    contrast: Share = 0.0
+    """Contrast factors, about an image's mean, are drawn from [1 - contrast, 1 + contrast]."""
     cutout: Annotated[int, Field(ge=0)] = 0
     """Side in pixels of the square that is blanked in the input (never in the reconstruction's target)."""
     balanced: bool = False

@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentry.batches.augment import AffineParameters, affine, cutout, draw_affine, flips, transform, translate
+from latentry.batches.augment import (
+    AffineParameters,
+    affine,
+    cutout,
+    draw_affine,
+    flips,
+    relit,
+    transform,
+    translate,
+)
 from latentry.settings import Augment
 
 KERAS = np.load(Path(__file__).parents[1] / "reference" / "keras_affine.npz")
@@ -50,6 +59,21 @@ def test_translate_is_a_crop_of_the_reflected_image():
         expected = padded[index, :, row : row + 9, column : column + 7]
         assert torch.equal(moved[index], expected.flip(2) if flip[index] else expected)
     assert torch.equal(moved[1], images[1])
+
+
+def test_light_changes_each_image_as_a_whole():
+    images = torch.rand(200, 3, 8, 8)
+    changed = relit(images, torch.full((200,), 0.25), torch.full((200,), 0.5))
+    means, spread = images.mean(dim=(1, 2, 3)), images.std(dim=(1, 2, 3))
+    assert torch.allclose(changed.mean(dim=(1, 2, 3)), means + 0.25, atol=1e-6)
+    assert torch.allclose(changed.std(dim=(1, 2, 3)), 0.5 * spread, atol=1e-6)
+    augment = Augment(brightness=0.1, contrast=0.2)
+    drawn, target = transform(images, augment, torch.arange(200), 0, torch.Generator().manual_seed(0))
+    assert target is drawn
+    shifts, factors = drawn.mean(dim=(1, 2, 3)) - means, drawn.std(dim=(1, 2, 3)) / spread
+    assert 0.09 < shifts.abs().max() < 0.1001
+    assert 0.8 <= factors.min() < 0.82 < 1.18 < factors.max() <= 1.2001
+    assert abs(torch.corrcoef(torch.stack([shifts, factors]))[0, 1]) < 0.2
 
 
 def test_cutout_blanks_one_square_of_the_input_and_spares_the_target():

@@ -117,6 +117,13 @@ def cutout(images: Tensor, centres: Tensor, size: int) -> Tensor:
     return torch.where(square, images.mean(dim=(2, 3), keepdim=True), images)
 
 
+def relit(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Stretches each image's pixels about its mean by `contrast` (N,), then adds `brightness` (N,); not clipped."""
+    added, factor = (drawn.reshape(-1, 1, 1, 1).to(images.device) for drawn in (brightness, contrast))
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) * factor + mean + added
+
+
 def flips(mode: str, indices: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
     """Bool of shape (N,): which images are mirrored this epoch.
 
@@ -149,6 +156,9 @@ def transform(
         assert augment.translate < min(height, width)
         offsets = torch.randint(0, 2 * augment.translate + 1, (count, 2), generator=generator)
         images = translate(images, offsets, flip, augment.translate)
+    if augment.brightness or augment.contrast:
+        drawn = torch.rand(2, count, generator=generator) * 2 - 1
+        images = relit(images, augment.brightness * drawn[0], 1 + augment.contrast * drawn[1])
     if not augment.cutout:
         return images, images
     centres = torch.stack([torch.randint(0, side, (count,), generator=generator) for side in (height, width)], dim=1)
