@@ -121,6 +121,15 @@ def whole(context, toy_folder, tmp_path_factory) -> tuple[Path, tuple[str | Path
 
 
 @pytest.fixture(scope="module")
+def comparison(context, toy_folder, tmp_path_factory) -> tuple[Path, tuple[str | Path, ...], int]:
+    """A comparison that was never stopped, what made it, and how often it touched files."""
+    terminal = Terminal(context, tmp_path_factory.mktemp("comparison"))
+    words = ("compare", "quick", "--data", toy_folder, "--seeds", "2", *SHORT, "--out")
+    assert terminal.run(*words, terminal.folder / "reference") == 0, terminal.log.read_text()
+    return terminal.folder / "reference", words, terminal.num_events()
+
+
+@pytest.fixture(scope="module")
 def inspection(context, toy_folder, tmp_path_factory) -> tuple[Path, int]:
     """An inspection that was never stopped, and how often it touched files."""
     terminal = Terminal(context, tmp_path_factory.mktemp("inspection"))
@@ -203,12 +212,10 @@ def test_an_export_killed_at_any_moment_leaves_the_old_file_or_the_new(whole, te
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_comparison_killed_at_any_moment_ends_as_if_it_had_not(terminal, toy_folder, share):
-    words = ("compare", "quick", "--data", toy_folder, "--seeds", "2", *SHORT, "--out")
-    reference = terminal.folder / "reference"
-    assert terminal.run(*words, reference) == 0, terminal.log.read_text()
+def test_a_comparison_killed_at_any_moment_ends_as_if_it_had_not(comparison, terminal, share):
+    reference, words, num_events = comparison
     killed = terminal.folder / "killed"
-    assert terminal.run(*words, killed, last_event=int(share * terminal.num_events())) == -signal.SIGKILL
+    assert terminal.run(*words, killed, last_event=int(share * num_events)) == -signal.SIGKILL
     assert terminal.run(*words, killed) == 0, terminal.log.read_text()
     found, wanted = (json.loads((folder / "comparison.json").read_text()) for folder in (killed, reference))
     assert found["difference"] == wanted["difference"]
