@@ -1,0 +1,137 @@
+"""One recipe trained in several ways that differ in one thing each, and what each comes to on validation images.
+
+    .venv/bin/python scripts/variants.py imbalance flagship --seeds 3
+    .venv/bin/python scripts/variants.py lengths flagship --seeds 1
+
+Runs go to runs/STUDY-RECIPE/WAY-SEED; those that are done are not run again, and what was stopped continues when the
+command is repeated. After every run docs/results/STUDY-RECIPE.json is written anew, and in the end its table printed.
+Test images stay closed.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentry import files
+from latentry.errors import LatentryError, RunError
+from latentry.evaluation.evaluate import load_predictions
+from latentry.evaluation.metrics import classification_metrics
+from latentry.inference import log_ratio, probabilities
+from latentry.models.saved import load_config
+from latentry.pipeline import resolved, resume, train
+from latentry.progress import say
+from latentry.recipe import Recipe, load_recipe, parse_setting
+from latentry.run import Run
+
+PLAIN, AFTERWARDS = "as it is", "logits adjusted afterwards"
+STUDIES: dict[str, dict[str, dict[str, Any]]] = {
+    "imbalance": {
+        PLAIN: {},
+        AFTERWARDS: {},
+        "oversampled": {"batches.classify.balanced": True},
+        "classes weighted": {"classify.class_weight": "balanced"},
+        "classes weighted late": {"classify.class_weight": "balanced", "classify.class_weight_after": 0.8},
+        "logits adjusted by half": {"classify.logit_adjustment": 0.5},
+        "balanced softmax": {"classify.logit_adjustment": 1.0},
+    },
+    "lengths": {f"{count} epochs": {"classify.max_epochs": count} for count in (1, 2, 4, 8, 16)},
+}
+"""Study to way of training to settings. Logits are adjusted afterwards in the answers of the runs as they are."""
+
+
+def obtained(recipe: Recipe, folder: Path) -> Run:
+    """The finished run of `recipe`: as it is there, continued, or trained.
+
+    Raises:
+        LatentryError: the folder holds another's, or training fails.
+    """
+    recipe = resolved(recipe)
+    if not (folder / "recipe.toml").exists():
+        say(f"{folder}: training")
+        return train(recipe, folder)
+    run = Run.open(folder)
+    if run.recipe() != recipe:
+        raise RunError(f"{folder} was trained with other settings: choose another --runs, or remove it")
+    return run if run.results_file.exists() else resume(folder)
+
+
+def scores(run: Run, *, adjusted: bool) -> dict[str, Any]:
+    """What the validation images say; `adjusted` answers as if all classes were as frequent."""
+    results = run.results()
+    found, names = results["validation"], tuple(results["train_images"])
+    if adjusted:
+        arrays, config = load_predictions(run, "validation"), load_config(run.model_folder)
+        ratio = log_ratio([1 / len(names)] * len(names), config.trained_shares)
+        chances = probabilities(arrays["validation_logits"], results["temperature"], ratio)
+        found = classification_metrics(arrays["validation_labels"], chances, names)
+    counts = np.array(list(results["train_images"].values()))
+    recalls = np.array([entry["recall"] for entry in found["per_class"]])
+    return {
+        "accuracy": found["accuracy"],
+        "minority_recall": float(recalls[counts < counts.max()].mean()) if counts.min() < counts.max() else None,
+        "macro_f1": found["macro_f1"],
+        "ece": found["ece"],
+        "psnr": results["validation"]["psnr"],
+        "seconds": sum(results["seconds"][stage] for stage in ("pretrain", "classify")),
+        "flops": results["flops"]["pretrain"] + results["flops"]["classify"],
+    }
+
+
+def spread(values: list[float], scale: float, digits: int) -> str:
+    mean = f"{scale * statistics.mean(values):.{digits}f}"
+    return mean + (f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def table(ways: dict[str, list[dict[str, Any]]]) -> str:
+    """A row a way: mean and deviation of its seeds."""
+    lines = [
+        "| | accuracy, % | recall of the smaller classes, % | macro F1 | calibration error | PFLOP |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, runs in ways.items():
+        columns = {key: [run[key] for run in runs] for key in ("accuracy", "minority_recall", "macro_f1", "ece")}
+        minority = "" if None in columns["minority_recall"] else spread(columns["minority_recall"], 100, 1)
+        parts = [name, spread(columns["accuracy"], 100, 2), minority, spread(columns["macro_f1"], 1, 3)]
+        parts += [spread(columns["ece"], 1, 3), f"{statistics.mean(run['flops'] for run in runs) / 1e15:.3f}"]
+        lines.append(f"| {' | '.join(parts)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("recipe", help="a recipe's name, or a TOML file")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each way")
+    parser.add_argument("--set", action="append", default=[], dest="settings", help="a setting of every run")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
+    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where the numbers go")
+    options = parser.parse_args()
+    try:
+        common = dict(map(parse_setting, options.settings)) | {"data.standing": "held-out"}
+        name = load_recipe(options.recipe, common).name
+        study, ways = f"{options.study}-{name}", STUDIES[options.study]
+        found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+        for seed in range(options.seeds):
+            for way, settings in ways.items():
+                place = PLAIN if way == AFTERWARDS else way
+                recipe = load_recipe(options.recipe, common | settings | {"seed": seed})
+                run = obtained(recipe, options.runs / study / f"{place.replace(' ', '-')}-{seed}")
+                found[way].append(scores(run, adjusted=way == AFTERWARDS))
+                content = {"recipe": name, "settings": common, "hardware": run.results()["hardware"]}
+                done = {way: runs for way, runs in found.items() if runs}
+                files.write_json(options.results / f"{study}.json", content | {"ways": done})
+    except LatentryError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
