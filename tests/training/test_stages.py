@@ -256,10 +256,10 @@ def test_what_is_stopped_at_any_step_goes_on_from_it(toy_images, tmp_path, sent)
     stops = {
         1: "0 of 4 epochs and 2 of 6 steps",
         3: "0 of 4 epochs and 4 of 6 steps",
-        5: "1 of 4 epochs",
+        5: "0 of 4 epochs and 6 of 6 steps",
         6: "1 of 4 epochs and 1 of 6 steps",
         16: "2 of 4 epochs and 5 of 6 steps",
-        23: "4 of 4 epochs",
+        23: "3 of 4 epochs and 6 of 6 steps",
     }
     for step, done in stops.items():
         with pytest.raises(Interrupted, match=f"stopped in classify after {done}; continue with"):

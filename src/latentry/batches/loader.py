@@ -115,7 +115,12 @@ class Loader:
         return max(1, -(-self.min_steps * self.batch_size // self._images_a_round()))
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, first, self.left_out = self.epoch, self.left_out, 0
+        # What is left out is of this pass, even if nobody asks for its first batch; the epoch is set until then.
+        first, self.left_out = self.left_out, 0
+        return self._pass(first)
+
+    def _pass(self, first: int) -> Iterator[Batch]:
+        epoch = self.epoch
         positions = torch.arange(len(self.labels))
         if self.augment.balanced:
             positions = oversampled(self.labels, self._generator("oversampling"))

@@ -41,11 +41,12 @@ class EpochLog(Callback):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.started_seconds = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         seconds = time.perf_counter() - self.started_seconds
         loader = trainer.train_dataloader
         assert loader is not None
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        values = trainer.callback_metrics | pl_module.means()
+        metrics = {name: float(value) for name, value in values.items()}
         row = {
             "stage": self.stage,
             "epoch": trainer.current_epoch + 1,
@@ -63,7 +64,8 @@ class EpochLog(Callback):
 class StopAtSignal(Callback):
     """Ctrl-C and SIGTERM let the step under way end, keep a checkpoint and leave; a second Ctrl-C leaves at once.
 
-    After an epoch's last step its validation comes first. Of several processes each leaves at once.
+    An epoch's validation that is under way is left, and begun anew by who goes on. Of several processes each leaves at
+    once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,9 +95,20 @@ class StopAtSignal(Callback):
     ) -> None:
         if self.asked and not trainer.is_last_batch:
             pl_module.check_finite(batch_idx)
-            self.steps = batch_idx + 1
-            trainer.save_checkpoint(self.folder / LAST)
-            raise KeyboardInterrupt
+            self._leave(trainer, batch_idx + 1)
+
+    def on_validation_batch_start(
+        self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self.asked:
+            # A Trainer that goes on validates where a batch of validation had been started.
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.increment_started()
+            self._leave(trainer, int(trainer.num_training_batches))
+
+    def _leave(self, trainer: lightning.Trainer, steps: int) -> None:
+        self.steps = steps
+        trainer.save_checkpoint(self.folder / LAST)
+        raise KeyboardInterrupt
 
 
 class Stopping(EarlyStopping):

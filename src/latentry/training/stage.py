@@ -106,8 +106,6 @@ class StageModule(lightning.LightningModule, abc.ABC):
         for name, value in losses.items():
             # Not left to the Trainer's own means, which a checkpoint in the middle of an epoch doesn't hold.
             self.totals[name] = self.totals.get(name, 0.0) + value.detach()
-        if self.trainer.is_last_batch:  # of batches that are all of one size
-            self._log("train", {name: total / (batch_idx + 1) for name, total in self.totals.items()}, 1)
         self.unchecked.append(losses["loss"].detach())
         # Reading a loss waits for the device, so it is done for several steps at once.
         if len(self.unchecked) == NUM_STEPS_BETWEEN_CHECKS or self.trainer.is_last_batch:
@@ -116,9 +114,16 @@ class StageModule(lightning.LightningModule, abc.ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.labels):  # of a small last batch a process may have none
-            self._log("validation", self.losses(batch), len(batch.labels))
+            values = {f"validation_{name}": value.detach() for name, value in self.losses(batch).items()}
+            self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
+
+    def means(self) -> dict[str, Tensor]:
+        """Of an epoch that has ended, over its batches, which are all of one size, and over the processes."""
+        reduce, count = self.trainer.strategy.reduce, self.trainer.num_training_batches
+        return {f"train_{name}": reduce(total / count, reduce_op="mean") for name, total in self.totals.items()}
 
     def on_train_epoch_end(self) -> None:
+        self.log_dict(self.means())
         # Before the checkpoint of the epoch is written, so that none holds what can't be used.
         loss = self.trainer.callback_metrics.get("validation_loss", torch.zeros(()))
         weights = (parameter for part in self.trained() for parameter in part.parameters())
@@ -140,10 +145,6 @@ class StageModule(lightning.LightningModule, abc.ABC):
         # The Trainer makes the optimizer between loading a checkpoint and this.
         if self.plateau is not None and self.restored_plateau is not None:
             self.plateau.load_state_dict(self.restored_plateau)
-
-    def _log(self, part: str, losses: dict[str, Tensor], count: int) -> None:
-        values = {f"{part}_{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
 
     def check_finite(self, batch_idx: int) -> None:
         """Reads the losses that weren't yet, of which that of `batch_idx` is the last.
