@@ -21,7 +21,7 @@ test-fast: $(STAMP)
 
 # Faults, hostile input and load, which takes long; as root, since file systems are mounted and networks made. What is
 # timed runs alone, all else on as many cores as there are.
-TIMED := tests/end_to_end/test_service.py
+TIMED := tests/end_to_end/test_service.py tests/training/test_processes.py
 reliability: $(STAMP)
 	test "$$(id -u)" = 0 || { echo "make reliability mounts file systems and makes networks: run it as root" >&2; exit 2; }
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt schemathesis
