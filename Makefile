@@ -17,7 +17,7 @@ test: $(STAMP)
 	$(SPREAD)
 
 test-fast: $(STAMP)
-	$(BIN)/pytest -m "not slow"
+	$(SPREAD) -m "not slow"
 
 # Faults, hostile input and load, which takes long; as root, since file systems are mounted and networks made. What is
 # timed runs alone, all else on as many cores as there are.
