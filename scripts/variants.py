@@ -39,6 +39,18 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "balanced softmax": {"classify.logit_adjustment": 1.0},
     },
     "lengths": {f"{count} epochs": {"classify.max_epochs": count} for count in (1, 2, 4, 8, 16)},
+    "ablation": {
+        PLAIN: {},
+        "not pretrained": {"pretrain.max_epochs": 0},
+        "pretrained on whole images": {"pretrain.mask": 0.0},
+        "no reconstruction beside the labels": {"classify.reconstruction_weight": 0.0},
+        "Adam for the filters, too": {"classify.optimizer": "adam", "classify.learning_rate": 5e-3},
+        "flipped at random": {"batches.classify.flip": "random"},
+        "brightness and contrast as they are": {"batches.classify.brightness": 0.0, "batches.classify.contrast": 0.0},
+        "no label smoothing": {"classify.label_smoothing": 0.0},
+        "logits not adjusted": {"classify.logit_adjustment": 0.0},
+        "answered by one view": {"evaluate.views": 1},
+    },
 }
 """Study to way of training to settings. Logits are adjusted afterwards in the answers of the runs as they are."""
 

@@ -55,6 +55,19 @@ def test_an_epoch_of_few_images_goes_round_them_again(toy_images):
     assert len(loader(toy_images, min_steps=5)) == len(loader(toy_images))
 
 
+def test_an_image_that_comes_often_is_seen_from_both_sides_in_one_epoch(toy_images):
+    image = torch.from_numpy(toy_images.images[20]).float() / 255
+    alternating = loader(toy_images, np.full(64, 20), augment=Augment(flip="alternating"))
+    seen = torch.cat([batch.images for batch in epoch(alternating, 0)])
+    mirrored = [torch.equal(view, image.flip(2)) for view in seen]
+    assert all(
+        torch.equal(view, image.flip(2) if flipped else image) for view, flipped in zip(seen, mirrored, strict=True)
+    )
+    assert 20 < sum(mirrored) < 44
+    after = torch.cat([batch.images for batch in epoch(alternating, 1)])
+    assert sum(torch.equal(view, image.flip(2)) for view in after) == 64 - sum(mirrored)
+
+
 def test_fixed_batches_come_in_order_and_whole(toy_images):
     indices = np.arange(10, 50)
     fixed = epoch(loader(toy_images, indices, training=False, augment=Augment()), 7)

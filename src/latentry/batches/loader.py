@@ -142,7 +142,7 @@ class Loader:
             pixels = self.images[positions.to(self.device)].float().div_(255)
         else:
             pixels = torch.from_numpy(self.images[self.indices[positions].numpy()]).float().div_(255)
-        images, target = transform(pixels, self.augment, self.indices[positions], epoch, generator)
+        images, target = transform(pixels, self.augment, positions, epoch, generator)
         if self.original_target:
             target = pixels
         given = images[mine].contiguous(memory_format=torch.channels_last)
