@@ -4,8 +4,8 @@
     .venv/bin/python scripts/variants.py lengths flagship --seeds 1
 
 Runs go to runs/STUDY-RECIPE/WAY-SEED; those that are done are not run again, and what was stopped continues when the
-command is repeated. After every run docs/results/STUDY-RECIPE.json is written anew, and in the end its table printed.
-Test images stay closed.
+command is repeated. After every run docs/results/STUDY-RECIPE.json is written anew, and in the end its table printed;
+lengths are drawn in docs/figures, too. Test images stay closed.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from latentry import files
 from latentry.errors import LatentryError, RunError
@@ -25,6 +26,7 @@ from latentry.models.saved import load_config
 from latentry.pipeline import resolved, resume, train
 from latentry.progress import say
 from latentry.recipe import Recipe, load_recipe, parse_setting
+from latentry.report.figures import Theme, draw
 from latentry.run import Run
 
 PLAIN, AFTERWARDS = "as it is", "logits adjusted afterwards"
@@ -84,6 +86,7 @@ def scores(run: Run, *, adjusted: bool) -> dict[str, Any]:
     recalls = np.array([entry["recall"] for entry in found["per_class"]])
     return {
         "accuracy": found["accuracy"],
+        "balanced_accuracy": float(recalls.mean()),
         "minority_recall": float(recalls[counts < counts.max()].mean()) if counts.min() < counts.max() else None,
         "macro_f1": found["macro_f1"],
         "ece": found["ece"],
@@ -101,16 +104,35 @@ def spread(values: list[float], scale: float, digits: int) -> str:
 def table(ways: dict[str, list[dict[str, Any]]]) -> str:
     """A row a way: mean and deviation of its seeds."""
     lines = [
-        "| | accuracy, % | recall of the smaller classes, % | macro F1 | calibration error | PFLOP |",
-        "|---|---|---|---|---|---|",
+        "| | accuracy, % | mean recall, % | recall of the smaller classes, % | macro F1 | calibration error | PFLOP |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, runs in ways.items():
-        columns = {key: [run[key] for run in runs] for key in ("accuracy", "minority_recall", "macro_f1", "ece")}
+        columns = {key: [run[key] for run in runs] for key in runs[0]}
         minority = "" if None in columns["minority_recall"] else spread(columns["minority_recall"], 100, 1)
-        parts = [name, spread(columns["accuracy"], 100, 2), minority, spread(columns["macro_f1"], 1, 3)]
-        parts += [spread(columns["ece"], 1, 3), f"{statistics.mean(run['flops'] for run in runs) / 1e15:.3f}"]
+        parts = [name, spread(columns["accuracy"], 100, 2), spread(columns["balanced_accuracy"], 100, 2), minority]
+        parts += [spread(columns["macro_f1"], 1, 3), spread(columns["ece"], 1, 3)]
+        parts.append(f"{statistics.mean(columns['flops']) / 1e15:.3f}")
         lines.append(f"| {' | '.join(parts)} |")
     return "\n".join(lines)
+
+
+def curve(studies: list[Path]) -> bytes:
+    """A PNG of accuracy against what training cost, a line each of up to three studies of lengths."""
+
+    def paint(axes: Axes, theme: Theme) -> None:
+        for file, color in zip(studies, theme.series, strict=False):
+            content = files.read_json(file)
+            ways = [[(run["flops"] / 1e15, 100 * run["accuracy"]) for run in runs] for runs in content["ways"].values()]
+            costs, accuracies = zip(*(np.mean(runs, axis=0) for runs in ways), strict=True)
+            axes.plot(costs, accuracies, "o-", color=color, label=content["recipe"])
+        axes.set_xscale("log")
+        axes.set_xlabel("PFLOP of training", color=theme.text)
+        axes.set_ylabel("validation accuracy, %", color=theme.text)
+        axes.grid(color=theme.grid)
+        axes.legend(frameon=False, labelcolor=theme.text)
+
+    return draw(6, 4, paint).light
 
 
 def main() -> None:
@@ -143,6 +165,9 @@ def main() -> None:
         print("stopped; the same command continues", file=sys.stderr)
         sys.exit(130)
     print(table(found))
+    if options.study == "lengths":
+        studies = sorted(options.results.glob("lengths-*.json"))
+        files.write_bytes(options.results.with_name("figures") / "lengths.png", curve(studies))
 
 
 if __name__ == "__main__":

@@ -56,3 +56,14 @@ def test_ways_against_imbalance(toy_folder, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         run_script(monkeypatch, *words, "--set", "classify.learning_rate=0.1")
     assert "was trained with other settings: choose another --runs" in capsys.readouterr().err
+
+
+def test_lengths_are_a_curve(toy_folder, tmp_path, monkeypatch, capsys):
+    where = ("--runs", tmp_path / "runs", "--results", tmp_path / "results")
+    words = ("lengths", "quick", "--set", f"data.source={toy_folder}", "--set", "data.limit={}", *SHORT)
+    run_script(monkeypatch, *words, "--set", "classify.min_steps_per_epoch=1", "--seeds", "1", *where)
+    content = json.loads((tmp_path / "results" / "lengths-quick.json").read_text())
+    costs = [runs[0]["flops"] for runs in content["ways"].values()]
+    assert [cost / costs[0] for cost in costs] == [1, 2, 4, 8, 16]
+    assert f"| 16 epochs | {100 * content['ways']['16 epochs'][0]['accuracy']:.2f} |" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "lengths.png").read_bytes().startswith(b"\x89PNG")

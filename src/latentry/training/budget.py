@@ -15,6 +15,8 @@ from latentry.training.stage import StageModule
 
 NUM_WARM_STEPS = 3
 NUM_TIMED_STEPS = 9
+LONGEST_TIMING_SECONDS = 10
+"""After as long as this, two steps are enough."""
 MARGIN = 1.1
 """Steps of a whole run, with loading, logging and checkpoints, against the bare ones that are timed."""
 SECONDS_AN_EPOCH = 0.2
@@ -43,7 +45,9 @@ def epoch_seconds(module: StageModule, loader: Loader, num_held_out: int, precis
         if loader.device.type == "cuda":
             torch.cuda.synchronize(loader.device)
         seconds.append(time.perf_counter() - started)
-    step_seconds = statistics.median(seconds[NUM_WARM_STEPS:] or seconds)
+        if len(seconds) > 1 and sum(seconds) > LONGEST_TIMING_SECONDS:
+            break
+    step_seconds = statistics.median(seconds[NUM_WARM_STEPS:] or seconds[1:] or seconds)
     steps = len(loader) + FORWARD_SHARE * num_held_out / loader.batch_size
     return MARGIN * step_seconds * steps + SECONDS_AN_EPOCH
 
