@@ -30,15 +30,22 @@ from latentry.report.figures import Theme, draw
 from latentry.run import Run
 
 PLAIN, AFTERWARDS = "as it is", "logits adjusted afterwards"
+UNBALANCED: dict[str, Any] = {
+    "batches.classify.balanced": False,
+    "classify.class_weight": "none",
+    "classify.class_weight_after": 0.0,
+    "classify.logit_adjustment": 0.0,
+}
+"""Whatever the recipe does against imbalance, undone."""
 STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "imbalance": {
-        PLAIN: {},
-        AFTERWARDS: {},
-        "oversampled": {"batches.classify.balanced": True},
-        "classes weighted": {"classify.class_weight": "balanced"},
-        "classes weighted late": {"classify.class_weight": "balanced", "classify.class_weight_after": 0.8},
-        "logits adjusted by half": {"classify.logit_adjustment": 0.5},
-        "balanced softmax": {"classify.logit_adjustment": 1.0},
+        PLAIN: UNBALANCED,
+        AFTERWARDS: UNBALANCED,
+        "oversampled": UNBALANCED | {"batches.classify.balanced": True},
+        "classes weighted": UNBALANCED | {"classify.class_weight": "balanced"},
+        "classes weighted late": UNBALANCED | {"classify.class_weight": "balanced", "classify.class_weight_after": 0.8},
+        "logits adjusted by half": UNBALANCED | {"classify.logit_adjustment": 0.5},
+        "balanced softmax": UNBALANCED | {"classify.logit_adjustment": 1.0},
     },
     "lengths": {f"{count} epochs": {"classify.max_epochs": count} for count in (1, 2, 4, 8, 16)},
     "ablation": {
@@ -46,12 +53,11 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "not pretrained": {"pretrain.max_epochs": 0},
         "pretrained on whole images": {"pretrain.mask": 0.0},
         "no reconstruction beside the labels": {"classify.reconstruction_weight": 0.0},
-        "Adam for the filters, too": {"classify.optimizer": "adam", "classify.learning_rate": 5e-3},
+        "Adam instead of Muon": {"classify.optimizer": "adam", "classify.learning_rate": 5e-3},
         "flipped at random": {"batches.classify.flip": "random"},
         "brightness and contrast as they are": {"batches.classify.brightness": 0.0, "batches.classify.contrast": 0.0},
         "no label smoothing": {"classify.label_smoothing": 0.0},
         "logits not adjusted": {"classify.logit_adjustment": 0.0},
-        "answered by one view": {"evaluate.views": 1},
     },
 }
 """Study to way of training to settings. Logits are adjusted afterwards in the answers of the runs as they are."""
@@ -86,7 +92,7 @@ def scores(run: Run, *, adjusted: bool) -> dict[str, Any]:
     recalls = np.array([entry["recall"] for entry in found["per_class"]])
     return {
         "accuracy": found["accuracy"],
-        "balanced_accuracy": float(recalls.mean()),
+        "balanced_accuracy": found["balanced_accuracy"],
         "minority_recall": float(recalls[counts < counts.max()].mean()) if counts.min() < counts.max() else None,
         "macro_f1": found["macro_f1"],
         "ece": found["ece"],

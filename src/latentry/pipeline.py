@@ -153,6 +153,8 @@ def check_same_images(run: Run, images: ImageSet, split: Split) -> None:
 def unpretrained(recipe: Recipe) -> Recipe:
     """The control of `recipe`: its encoder and classifier trained throughout from random weights on the labels alone.
 
+    A first layer of patches, which is solved from the images and never trained, is the same in both.
+
     Raises:
         RecipeError: it has no pretraining, its own or lent, or no classifying.
     """

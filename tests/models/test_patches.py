@@ -104,5 +104,5 @@ def test_every_place_of_the_record_latent_gives_the_eight_pixels_around_it():
     assert given.shape == (3, 16, 16)
     rows, columns = given.abs().sum(dim=0).nonzero().T
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 11, 4, 11)
-    alone = decoder.linear.weight[:, 7].reshape(3, 8, 8) / 4  # four places reach each of these pixels
+    alone = decoder.linear.weight[:, 7].reshape(3, 8, 8) / 16 / 4  # four places reach each of these pixels
     assert given[:, 4:12, 4:12].numpy() == pytest.approx(alone.detach().numpy(), abs=1e-6)

@@ -114,6 +114,7 @@ def test_a_temperature_is_lent_to_what_is_trained_alike_on_the_same_images(finis
     images = load_train(own.data)
     assert borrowed_calibration(recipe, images).temperature == Run.open(finished_run).results()["temperature"]
     other = recipe.changed({"classify.class_weight": "balanced"})
-    for asking, at_hand in ((other, images), (recipe, toy_images)):
+    differently_asked = recipe.changed({"evaluate.views": 6})
+    for asking, at_hand in ((other, images), (differently_asked, images), (recipe, toy_images)):
         with pytest.raises(RunError, match="is no held-out run of quick"):
             borrowed_calibration(asking, at_hand)

@@ -1,7 +1,7 @@
 """Random transforms of whole batches: draw parameters for every image, then sample once.
 
-Images are float32 in [0, 1], shape (N, C, H, W), on any device; parameters are drawn on the processor, so that a seed
-means the same batch on every device.
+Images are float32 in [0, 1] (what changes the light may leave it), shape (N, C, H, W), on any device; parameters are
+drawn on the processor, so that a seed means the same batch on every device.
 """
 
 import dataclasses

@@ -63,7 +63,7 @@ def borrowed_calibration(recipe: Recipe, images: ImageSet) -> Calibration:
     if results["validation"] is None or not results["trained_classifier"] or not same_data or not same_way:
         raise RunError(
             f"evaluate.temperature_from = {lender} ({lent.name}, {lent.data.standing}) is no held-out run of "
-            f"{recipe.name} on the same data with the same network, batches and loss: name one that is"
+            f"{recipe.name} on the same data with the same network, batches, loss and views: name one that is"
         )
     lent_config = load_config(run.model_folder)
     return Calibration(float(results["temperature"]), lent_config.temperature, lent_config.usual_error)
@@ -72,7 +72,8 @@ def borrowed_calibration(recipe: Recipe, images: ImageSet) -> Calibration:
 def _calibrated_alike(recipe: Recipe) -> tuple[Any, ...]:
     """What two runs share if the temperature of one does for the other."""
     fields = "label_smoothing", "class_weight", "class_weight_after", "logit_adjustment", "reconstruction_weight"
-    return recipe.name, recipe.model, recipe.batches, recipe.classify.model_dump(include=set(fields))
+    views = recipe.evaluate.views
+    return recipe.name, recipe.model, recipe.batches, views, recipe.classify.model_dump(include=set(fields))
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, log_ratio: np.ndarray | float = 0.0) -> float:

@@ -38,11 +38,11 @@ class PatchDecoder(nn.Module):
 
 
 def overlapped(latent: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """The mean of what every place of `latent` (N, K, h, w) gives the pixels around it, float32, linearly.
+    """The mean of what every place of `latent` (N, K, h, w) gives the pixels around it, linearly.
 
     `weight` (K, 3, side, side) says what; the places are `stride` pixels apart.
     """
-    summed = functional.conv_transpose2d(latent.float(), weight.float(), stride=stride)
+    summed = functional.conv_transpose2d(latent, weight, stride=stride)
     ones = latent.new_ones((1, 1, *latent.shape[2:]), dtype=torch.float32)
     side = weight.shape[-1]
     return summed / functional.conv_transpose2d(ones, ones.new_ones((1, 1, side, side)), stride=stride)

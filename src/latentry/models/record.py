@@ -48,16 +48,18 @@ class RecordClassifier(nn.Module):
 class RecordDecoder(nn.Module):
     """Each place of the latent gives the pixels around it, linearly; where these overlap the mean is taken.
 
-    (N, 256, h, w) to (N, 3, 4h + 4, 4w + 4).
+    (N, 256, h, w) to (N, 3, 4h + 4, 4w + 4). As in the classifier, its weights are about 1 and their sum is scaled, so
+    that one learning rate suits both.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(WIDTHS[1], 3 * REBUILT_SIDE**2, bias=False)
+        nn.init.normal_(self.linear.weight)
         self.bias = nn.Parameter(torch.zeros(3, 1, 1))
 
     def forward(self, latent: Tensor) -> Tensor:
-        weight = self.linear.weight.T.reshape(-1, 3, REBUILT_SIDE, REBUILT_SIDE)
+        weight = self.linear.weight.T.reshape(-1, 3, REBUILT_SIDE, REBUILT_SIDE) / WIDTHS[1] ** 0.5
         return overlapped(latent, weight, STRIDE) + self.bias
 
 
