@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,10 @@ from latentry.data.cache import default_cache
 from latentry.data.imageset import ImageSet
 from latentry.pipeline import train
 from latentry.recipe import load_recipe
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("latentry", deadline=None)
+hypothesis.settings.load_profile("latentry")
 
 TOY_CLASSES = ("circle", "cross", "stripes")
 

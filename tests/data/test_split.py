@@ -21,7 +21,7 @@ def labelled(counts: list[int], seed: int = 0) -> ImageSet:
     return ImageSet(np.zeros((len(labels), 3, 1, 1), dtype=np.uint8), labels, NAMES[: len(counts)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(20, 80), min_size=2, max_size=4),
     cap=st.integers(10, 20),

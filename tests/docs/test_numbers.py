@@ -14,6 +14,7 @@ from latentry.data.cifar10 import CLASS_NAMES
 from latentry.data.imageset import ImageSet
 from latentry.data.split import make_split
 from latentry.evaluation.paired import interval
+from latentry.pipeline import at_cost, unpretrained
 from latentry.recipe import load_recipe, named_recipes
 from latentry.training.job import STAGES, Job
 
@@ -131,6 +132,35 @@ def test_a_recipes_header_says_what_it_costs(name, images, monkeypatch):
     stages = [stage for stage in STAGES if getattr(recipe, stage).max_epochs]
     total = job.epoch_flops(*stages) if said[2] else sum(job.planned_flops().values())
     assert float(said[1]) == pytest.approx(total / 1e15, abs=5e-4)
+
+
+def test_the_flagships_rows_are_of_its_runs():
+    table = (ROOT / "docs" / "results.md").read_text()
+    folders = sorted(RESULTS.glob("pairs/flagship*"))
+    assert len(folders) >= 2
+    for folder in folders:
+        results = json.loads((folder / "results.json").read_text())
+        name, test, flops = results["recipe"], results["test"], results["flops"]
+        assert results["standing"] == "all-train"
+        assert sum(results["train_images"].values()) == 42_500
+        recalls = {entry["name"]: 100 * entry["recall"] for entry in test["per_class"]}
+        minority = statistics.mean(recalls[name] for name in MINORITY)
+        lowest, hardest = min((recall, other) for other, recall in recalls.items() if other not in MINORITY)
+        rebuilt = "\N{EN DASH} | \N{EN DASH}" if test["psnr"] is None else f"{test['psnr']:.2f} | {test['ssim']:.3f}"
+        parts = [f"`{name}`", str(results["seed"]), f"{100 * test['accuracy']:.2f}", f"{minority:.1f}"]
+        parts += [f"{lowest:.1f} ({hardest})", rebuilt, f"{(flops['pretrain'] + flops['classify']) / 1e15:.3f}"]
+        assert f"| {' | '.join(parts)} | [json](results/pairs/{folder.name}/results.json) |" in table
+
+
+@pytest.mark.slow
+def test_the_flagships_control_is_the_one_that_a_comparison_makes(images, monkeypatch):
+    monkeypatch.setattr(ImageSet, "channel_statistics", lambda *_: (np.zeros(3), np.ones(3)))
+    recipe, written = load_recipe("flagship"), load_recipe("flagship-control")
+    split = make_split(images, recipe.data)
+    total = sum(Job(recipe, images, split).planned_flops().values())
+    made = at_cost(Job(unpretrained(recipe), images, split), total)
+    beside = {"description": written.description, "pretrain": written.pretrain}
+    assert made.changed(beside | {"batches.pretrain": written.batches.pretrain}) == written
 
 
 def test_every_committed_result_stands_in_a_row_with_its_numbers():

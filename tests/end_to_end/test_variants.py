@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from latentry.recipe import load_recipe
 from latentry.run import Run
 
 pytestmark = pytest.mark.slow
@@ -67,3 +68,12 @@ def test_lengths_are_a_curve(toy_folder, tmp_path, monkeypatch, capsys):
     assert [cost / costs[0] for cost in costs] == [1, 2, 4, 8, 16]
     assert f"| 16 epochs | {100 * content['ways']['16 epochs'][0]['accuracy']:.2f} |" in capsys.readouterr().out
     assert (tmp_path / "figures" / "lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_way_suits_the_flagship():
+    studies = runpy.run_path(str(SCRIPT))["STUDIES"]
+    base = load_recipe("flagship")
+    for study, ways in studies.items():
+        for way, settings in ways.items():
+            changed = load_recipe("flagship", settings) != base
+            assert changed or way in ("as it is", "balanced softmax"), (study, way)
