@@ -130,7 +130,7 @@ def build_network(
     if rebuilt != image_size:
         raise RecipeError(
             f"model.autoencoder = {model.autoencoder} rebuilds images of {image_size} pixels with {rebuilt}: "
-            "use an image_size that is a multiple of 4 (and a patch_side of 1 or 2), or the light network"
+            "use an image_size that is a multiple of 4 (and a patch_side of at most 5), or the light network"
         )
     return network
 
