@@ -1,6 +1,6 @@
 """What a training step costs and where it goes, and what an answer costs: every ratio comes from this one run.
 
-    python benchmarks/step.py [RECIPE]
+    python benchmarks/step.py [RECIPE] [--images N]
 
 Prints, for each stage of a recipe (`quick`) on random images: images a second of a bare loop, the share of the
 machine's measured matrix-product rate that it reaches, the share that loading and augmentation take, and what the
@@ -32,8 +32,9 @@ from latentry.training.job import STAGES, Job
 from latentry.training.optimizers import build_optimizer
 from latentry.training.stage import fit
 
-NUM_IMAGES = 5120
 NUM_REPEATS = 3
+COUNTS = (1, 64, 1000)
+"""Of images that are answered at once."""
 MATRIX_SIDE = 2048
 
 
@@ -79,7 +80,8 @@ def measure(job: Job, stage: str, rate: float) -> None:
         with tempfile.TemporaryDirectory() as folder:
             fresh = job.stage(stage, job.network().to(job.device), len(loader))
             log = fit(fresh, loader, None, run=Run(Path(folder)), device=job.device, precision=job.precision)
-            return log.seconds
+        torch.use_deterministic_algorithms(False)  # which the Trainer asks for, and the bare loop does without
+        return sum(row["seconds"] for row in log.rows)
 
     loop()
     # In turns, so that what else the machine does falls on both.
@@ -101,7 +103,7 @@ def measure_answers(job: Job, images: np.ndarray) -> None:
     """Prints how many images a second are classified, by how many come at once."""
     network = job.network().to(job.device).eval()
     print("\nanswers, images a second:  one view  six views")
-    for count in (1, 64, 1000):
+    for count in COUNTS:
 
         def seconds(views: int, some: np.ndarray = images[:count]) -> float:
             keywords: dict[str, Any] = {"views": views, "device": job.device, "precision": job.precision}
@@ -113,11 +115,13 @@ def measure_answers(job: Job, images: np.ndarray) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("recipe", nargs="?", default="quick")
-    name = parser.parse_args().recipe
+    parser.add_argument("--images", type=int, default=5120, help="how many an epoch visits")
+    options = parser.parse_args()
+    name, num_images = options.recipe, options.images
     generator = np.random.default_rng(0)
     images = ImageSet(
-        generator.integers(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=np.uint8),
-        generator.integers(0, 10, NUM_IMAGES),
+        generator.integers(0, 256, (num_images, 3, 32, 32), dtype=np.uint8),
+        generator.integers(0, 10, num_images),
         tuple(f"class {number}" for number in range(10)),
     )
     recipe = load_recipe(name, {"data.limit": {}})
@@ -127,14 +131,14 @@ def main() -> None:
     # Plateau watches validation images, and here are none.
     changes |= {f"{stage}.schedule": "constant" for stage in stages if getattr(recipe, stage).schedule == "plateau"}
     recipe = load_recipe(name, changes)
-    job = Job(recipe, images, Split(np.arange(NUM_IMAGES), np.empty(0, dtype=np.int64)))
+    job = Job(recipe, images, Split(np.arange(num_images), np.empty(0, dtype=np.int64)))
     rate = matrix_rate(job)
     machine = hardware(job.device, job.precision)
     print(f"{machine['name']}, {machine['threads']} threads, {machine['precision']}: torch {torch.__version__}")
     print(f"matrix product {rate / 1e9:,.0f} GFLOP/s")
     for stage in stages:
         measure(job, stage, rate)
-    measure_answers(job, images.images)
+    measure_answers(job, np.resize(images.images, (max(COUNTS), 3, 32, 32)))
     print()
     for words in ([sys.executable, "-c", "import latentry"], [sys.executable, "-m", "latentry", "--help"]):
         seconds = best_seconds(functools.partial(subprocess.run, words, check=True, capture_output=True))

@@ -18,16 +18,18 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from latentry import files
-from latentry.errors import LatentryError, RunError
+from latentry.data import load_train
+from latentry.data.split import make_split
+from latentry.errors import LatentryError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.evaluation.metrics import classification_metrics
 from latentry.inference import log_ratio, probabilities
 from latentry.models.saved import load_config
-from latentry.pipeline import resolved, resume, train
-from latentry.progress import say
-from latentry.recipe import Recipe, load_recipe, parse_setting
+from latentry.pipeline import resolved
+from latentry.recipe import load_recipe, parse_setting
 from latentry.report.figures import Theme, draw
 from latentry.run import Run
+from latentry.studies.compare import check_reusable, obtained
 
 PLAIN, AFTERWARDS = "as it is", "logits adjusted afterwards"
 UNBALANCED: dict[str, Any] = {
@@ -53,7 +55,8 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "not pretrained": {"pretrain.max_epochs": 0},
         "pretrained on whole images": {"pretrain.mask": 0.0},
         "no reconstruction beside the labels": {"classify.reconstruction_weight": 0.0},
-        "Adam instead of Muon": {"classify.optimizer": "adam", "classify.learning_rate": 5e-3},
+        "reconstruction eight times as heavy": {"classify.reconstruction_weight": 2.0},
+        "classified by Adam instead of Muon": {"classify.optimizer": "adam", "classify.learning_rate": 5e-3},
         "flipped at random": {"batches.classify.flip": "random"},
         "brightness and contrast as they are": {"batches.classify.brightness": 0.0, "batches.classify.contrast": 0.0},
         "no label smoothing": {"classify.label_smoothing": 0.0},
@@ -61,22 +64,6 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Study to way of training to settings. Logits are adjusted afterwards in the answers of the runs as they are."""
-
-
-def obtained(recipe: Recipe, folder: Path) -> Run:
-    """The finished run of `recipe`: as it is there, continued, or trained.
-
-    Raises:
-        LatentryError: the folder holds another's, or training fails.
-    """
-    recipe = resolved(recipe)
-    if not (folder / "recipe.toml").exists():
-        say(f"{folder}: training")
-        return train(recipe, folder)
-    run = Run.open(folder)
-    if run.recipe() != recipe:
-        raise RunError(f"{folder} was trained with other settings: choose another --runs, or remove it")
-    return run if run.results_file.exists() else resume(folder)
 
 
 def scores(run: Run, *, adjusted: bool) -> dict[str, Any]:
@@ -157,9 +144,11 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
         for seed in range(options.seeds):
             for way, settings in ways.items():
-                place = PLAIN if way == AFTERWARDS else way
-                recipe = load_recipe(options.recipe, common | settings | {"seed": seed})
-                run = obtained(recipe, options.runs / study / f"{place.replace(' ', '-')}-{seed}")
+                recipe = resolved(load_recipe(options.recipe, common | settings | {"seed": seed}))
+                images = load_train(recipe.data)
+                place = options.runs / study / f"{(PLAIN if way == AFTERWARDS else way).replace(' ', '-')}-{seed}"
+                check_reusable(recipe, place, images, make_split(images, recipe.data))
+                run = obtained(recipe, place)
                 found[way].append(scores(run, adjusted=way == AFTERWARDS))
                 content = {"recipe": name, "settings": common, "hardware": run.results()["hardware"]}
                 done = {way: runs for way, runs in found.items() if runs}

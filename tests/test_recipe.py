@@ -80,7 +80,10 @@ def test_settings_are_read_as_toml_or_text(text, expected):
         ({"pretrain.encoder_from": "runs/a"}, r"pretrain\.max_epochs = 2 would pretrain another: set"),
         ({"pretrain.encoder_until": "stem"}, r"encoder_until says how much of pretrain\.encoder_from is copied: set"),
         ({"model.autoencoder": "identity"}, r"identity has nothing to pretrain: set"),
-        ({"pretrain.max_epochs": 0, "control": True}, r"control = true compares .*: set pretrain\.max_epochs"),
+        (
+            {"pretrain.max_epochs": 0, "classify.reconstruction_weight": 0, "control": True},
+            r"control = true compares .*: set pretrain\.max_epochs",
+        ),
         ({"classify.optimizer": "keras-adam"}, r"classify\.optimizer = keras-adam has no weight decay: set it to 0"),
         ({"data.labels": 0}, r"data\.labels = 0: .*greater than 0"),
         ({"name": "../up"}, r"name = '\.\./up'"),

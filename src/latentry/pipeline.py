@@ -156,10 +156,10 @@ def unpretrained(recipe: Recipe) -> Recipe:
     A first layer of patches, which is solved from the images and never trained, is the same in both.
 
     Raises:
-        RecipeError: it has no pretraining, its own or lent, or no classifying.
+        RecipeError: it trains no autoencoder, or no classifier.
     """
-    if not (recipe.pretrain.max_epochs or recipe.pretrain.encoder_from) or not recipe.classify.max_epochs:
-        raise RecipeError(f"{recipe.name} has no pretraining and classifying both, so it has no control: name another")
+    if not recipe.has_control:
+        raise RecipeError(f"{recipe.name} trains no autoencoder or no classifier, so it has no control: name another")
     return recipe.changed(
         {
             "name": f"{recipe.name}-control",

@@ -35,7 +35,7 @@ class Recipe(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """"auto" takes bf16 where the processor has it."""
     control: bool = False
-    """Also train the same network without pretraining, at equal cost, into `control/` of the run's folder."""
+    """Also train the same network without its autoencoder, at equal cost, into `control/` of the run's folder."""
     data: Data = Data()
     batches: Batches = Batches()
     model: Model = Model()
@@ -60,10 +60,10 @@ class Recipe(Section):
                 "classify.logit_adjustment is for classes of which some are rarer, and batches.classify.balanced makes "
                 "them alike: leave one of them out"
             )
-        if self.control and not (self.classify.max_epochs and (self.pretrain.max_epochs or self.pretrain.encoder_from)):
+        if self.control and not self.has_control:
             raise ValueError(
-                "control = true compares with the same network without pretraining, and this recipe doesn't do both: "
-                "set pretrain.max_epochs (or encoder_from) and classify.max_epochs, or leave control out"
+                "control = true compares with the same network without its autoencoder, and here is none or no "
+                "classifier: set pretrain.max_epochs (or encoder_from) and classify.max_epochs, or leave control out"
             )
         if self.pretrain.encoder_from and self.pretrain.max_epochs:
             raise ValueError(
@@ -88,6 +88,12 @@ class Recipe(Section):
         """Whether classes count otherwise in training than by how many images they have."""
         weighted = self.classify.class_weight != "none" or self.classify.logit_adjustment > 0
         return weighted or self.batches.classify.balanced
+
+    @property
+    def has_control(self) -> bool:
+        """Whether a classifier learns on an autoencoder, pretrained or beside it, and so might have learned without."""
+        pretrained = self.pretrain.max_epochs or self.pretrain.encoder_from
+        return bool(self.classify.max_epochs and (pretrained or self.classify.reconstruction_weight))
 
     @property
     def trains_decoder(self) -> bool:

@@ -87,7 +87,7 @@ class Run:
 
     @property
     def control(self) -> "Run":
-        """The run beside this one that trains the same network without pretraining, where the recipe asks for it."""
+        """The run beside this one of the same network without its autoencoder, where the recipe asks for it."""
         return Run(self.folder / "control")
 
     def checkpoints(self, stage: str) -> Path:

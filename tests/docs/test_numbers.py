@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import runpy
 import statistics
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from latentry.training.job import STAGES, Job
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 MINORITY = ("bird", "deer", "truck")
+VARIANTS = runpy.run_path(str(ROOT / "scripts" / "variants.py"))
 
 
 def load(recipe: str) -> list[dict]:
@@ -106,7 +108,8 @@ def test_differences_and_recalls_by_class_are_those_of_the_runs():
 @pytest.mark.parametrize("name", list(named_recipes()))
 def test_a_recipes_header_says_what_to_expect(name):
     header = [line for line in named_recipes()[name].splitlines() if line.startswith("# ")]
-    assert re.fullmatch(rf"# latentry train {name} --test(   # after: latentry train [\w-]+)?", header[0])
+    command = rf"# latentry train {name}( --standing all-train)? --test(   # after: latentry train [\w-]+)?"
+    assert re.fullmatch(command, header[0])
     assert [line.split()[1] for line in header[1:]] == ["Time:", "Expected:", "Cost:"]
     expected, _, _published = header[2].partition("; published")
     measured = re.findall(r"\d+\.\d\d\d?(?: ± \d\.\d\d)?", expected)
@@ -127,7 +130,10 @@ def images() -> ImageSet:
 def test_a_recipes_header_says_what_it_costs(name, images, monkeypatch):
     monkeypatch.setattr(ImageSet, "channel_statistics", lambda *_: (np.zeros(3), np.ones(3)))
     said = re.search(r"^# Cost: +(\d\.\d{3}) PFLOP( an epoch)?", named_recipes()[name], re.MULTILINE)
-    recipe = load_recipe(name, {"pretrain.encoder_from": "", "pretrain.encoder_until": ""})
+    settings = {"pretrain.encoder_from": "", "pretrain.encoder_until": ""}
+    if " --standing all-train " in named_recipes()[name].splitlines()[0]:
+        settings |= {"data.standing": "all-train"}
+    recipe = load_recipe(name, settings)
     job = Job(recipe, images, make_split(images, recipe.data))
     stages = [stage for stage in STAGES if getattr(recipe, stage).max_epochs]
     total = job.epoch_flops(*stages) if said[2] else sum(job.planned_flops().values())
@@ -139,6 +145,10 @@ def test_the_flagships_rows_are_of_its_runs():
     folders = sorted(RESULTS.glob("pairs/flagship*"))
     assert len(folders) >= 2
     for folder in folders:
+        kept = load_recipe(str(folder / "recipe.toml"))
+        given = {"data.standing": "all-train", "device": "cpu", "precision": kept.precision, "seed": kept.seed}
+        given |= {"classify.reconstruction_weight": 2.0} if "weight-2" in folder.name else {}
+        assert kept == load_recipe(kept.name, given)
         results = json.loads((folder / "results.json").read_text())
         name, test, flops = results["recipe"], results["test"], results["flops"]
         assert results["standing"] == "all-train"
@@ -166,7 +176,7 @@ def test_the_flagships_control_is_the_one_that_a_comparison_makes(images, monkey
 def test_every_committed_result_stands_in_a_row_with_its_numbers():
     table = (ROOT / "docs" / "results.md").read_text()
     linked = re.findall(r"^\|(.*)\[json\]\(results/([\w./-]+)\.json\) \|$", table, re.MULTILINE)
-    of_several = ("compare-", "published-", "batch-statistics-")
+    of_several = ("compare-", "published-", "batch-statistics-", *(f"{study}-" for study in VARIANTS["STUDIES"]))
     committed = [path.stem for path in RESULTS.glob("*.json") if not path.stem.startswith(of_several)]
     committed += [f"pairs/{path.parent.name}/results" for path in RESULTS.glob("pairs/*/results.json")]
     assert sorted(name for _, name in linked) == sorted(committed)

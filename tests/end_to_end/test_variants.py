@@ -56,7 +56,7 @@ def test_ways_against_imbalance(toy_folder, tmp_path, monkeypatch, capsys):
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("results.json")}
     with pytest.raises(SystemExit, match="2"):
         run_script(monkeypatch, *words, "--set", "classify.learning_rate=0.1")
-    assert "was trained with other settings: choose another --runs" in capsys.readouterr().err
+    assert "was trained with other settings: choose another folder" in capsys.readouterr().err
 
 
 def test_lengths_are_a_curve(toy_folder, tmp_path, monkeypatch, capsys):

@@ -95,6 +95,34 @@ def test_the_record_autoencoder_is_the_same_network_with_a_decoder_behind_its_se
     assert output.reconstruction.shape == images.shape
 
 
+def test_the_record_network_computes_what_its_source_does():
+    model = Model(autoencoder="record", classifier="record-top", patch_components=12)
+    network = build_network(model, 32, 10, torch.full((3,), 0.5), torch.full((3,), 0.25)).eval()
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    torch.nn.init.normal_(network.encoder.patches.weight)
+    weights = network.state_dict()
+    images = torch.rand(2, 3, 32, 32)
+    components = functional.conv2d((images - 0.5) / 0.25, weights["encoder.patches.weight"])
+    expected = torch.cat([components, -components], dim=1) + weights["encoder.signs.bias"].reshape(-1, 1, 1)
+    expected = functional.gelu(expected)
+    for group in ("encoder.group1", "encoder.group2", "classifier.body.0"):
+        for convolution, norm in ((0, 2), (4, 5)):
+            weight = weights[f"{group}.{convolution}.weight"]
+            copied = torch.eye(weight.shape[1])[..., None, None] * functional.pad(torch.ones(1, 1), (1, 1, 1, 1))
+            assert torch.equal(weight[: weight.shape[1]], copied)
+            expected = functional.conv2d(expected, weight, padding=1)
+            if convolution == 0:
+                expected = functional.max_pool2d(expected, 2)
+            statistics = (weights[f"{group}.{norm}.running_{kind}"] for kind in ("mean", "var"))
+            expected = functional.batch_norm(expected, *statistics, bias=weights[f"{group}.{norm}.bias"], eps=1e-12)
+            expected = functional.gelu(expected)
+    logits = functional.max_pool2d(expected, 3).flatten(1) @ weights["classifier.linear.weight"].T / 256
+    with torch.no_grad():
+        assert network(images).logits.numpy() == pytest.approx(logits.numpy(), abs=1e-4)
+
+
 def test_every_place_of_the_record_latent_gives_the_eight_pixels_around_it():
     decoder = RecordDecoder()
     latent = torch.zeros(1, 256, 3, 3)

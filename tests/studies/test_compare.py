@@ -251,6 +251,15 @@ def test_both_curves_over_the_labels_have_bands(finished, monkeypatch):
             assert {round(100 * bound, 6) for bound in bounds} <= edges
 
 
+def test_an_autoencoder_that_is_trained_beside_the_classifier_alone_has_a_control():
+    joint = load_recipe("quick", {"pretrain.max_epochs": 0, "control": True})
+    control = unpretrained(joint)
+    assert control.changed({"name": "", "description": "", "classify.reconstruction_weight": 16.0}) == joint.changed(
+        {"name": "", "description": "", "control": False}
+    )
+    assert not control.trains_decoder
+
+
 def test_what_cannot_be_compared_is_refused(toy_folder, tmp_path):
     arguments = {"num_seeds": 1, "labels": [1.0], "test": False}
     recipe = quick(toy_folder)
@@ -261,7 +270,7 @@ def test_what_cannot_be_compared_is_refused(toy_folder, tmp_path):
         assert not (tmp_path / "out").exists()
 
     refused(recipe, recipe, r"both recipes are called 'quick'")
-    refused(load_recipe("seed1-cnn"), None, r"seed1-cnn has no pretraining and classifying both, so it has no control")
+    refused(load_recipe("seed1-cnn"), None, r"seed1-cnn trains no autoencoder or no classifier, so it has no control")
     refused(quick(toy_folder, **{"data.labels": 0.1}), None, r"sets data\.labels = 0\.1 .*: use --labels and --seeds")
     other = unpretrained(recipe)
     moved = other.changed({"data.fold": 1})

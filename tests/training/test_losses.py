@@ -51,3 +51,16 @@ def test_weights_may_begin_to_count_late(monkeypatch):
         losses[step] = late.losses(Batch(images, images, LABELS))["loss"].item()
         assert late.settled() == (step > 8)  # steps that were made
     assert losses[0] == losses[7] != losses[8] == losses[9]
+
+
+@pytest.mark.parametrize(("after", "num_steps", "first"), [(0.84, 10, 9), (0.99, 10, 9), (0.85, 20, 17), (0.0, 5, 0)])
+def test_an_epoch_can_be_the_best_from_the_first_step_that_is_weighted(monkeypatch, after, num_steps, first):
+    weights = torch.tensor([5.0, 1.0, 0.2])
+    stage = module(Classify(class_weight="balanced", class_weight_after=after), class_weights=weights)
+    stage.num_steps = num_steps
+    plain = module(Classify())
+    batch = Batch(*[torch.rand(6, 3, 32, 32)] * 2, LABELS)
+    for step in range(num_steps):
+        monkeypatch.setattr(Classification, "global_step", step)
+        assert (stage.losses(batch)["loss"] != plain.losses(batch)["loss"]) == (step >= first)
+        assert stage.settled() == (step > first)

@@ -162,10 +162,17 @@ def test_a_loss_that_is_not_finite_stops_with_its_place_and_the_last_good_checkp
     assert len(Run(tmp_path).metrics()) == 1
 
 
-def test_weights_that_overflow_in_the_last_step_leave_no_checkpoint(toy_images, tmp_path):
-    settings = Classify(max_epochs=2, optimizer="sgd", learning_rate=1e30)
-    with pytest.raises(DivergenceError, match=r"classify (became|ended)|stage classify"):
-        run_stage(Classification(build(), settings, seed=0, num_steps=6), toy_images, tmp_path)
+class Overflowing(Classification):
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if self.trainer.is_last_batch:
+            next(self.network.classifier.parameters()).data.fill_(float("inf"))
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_weights_that_overflow_in_the_last_step_leave_no_checkpoint(toy_images, tmp_path, validate):
+    module = Overflowing(build(), Classify(max_epochs=2), seed=0, num_steps=6)
+    with pytest.raises(DivergenceError, match=r"stage classify ended epoch 1 with weights that fail: lower"):
+        run_stage(module, toy_images, tmp_path, validate=validate)
     assert not (tmp_path / "checkpoints" / "classify" / "last.ckpt").exists()
 
 

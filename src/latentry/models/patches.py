@@ -61,7 +61,7 @@ def patch_moments(batches: Iterable[Tensor], side: int) -> Tensor:
 def fit_patches(encoder: nn.Sequential, decoder: nn.Module, moments: Tensor) -> None:
     """Solves the encoder's layer, and a `PatchDecoder`, in place, for images whose `patch_moments` are given.
 
-    Components are whitened: of unit variance where they vary at all.
+    Components are whitened: of mean square 1 where they vary at all.
     """
     layer = encoder.get_submodule("patches")
     assert isinstance(layer, nn.Conv2d)

@@ -59,11 +59,14 @@ def compare_recipes(
         for share in sorted(set(labels))
     ]
     for recipe in (recipe for pairs in planned for pair in pairs for recipe in pair):
-        _check_reusable(recipe, _place(recipe, folder), images, split)
+        check_reusable(recipe, _place(recipe, folder), images, split)
         if recipe.evaluate.temperature_from:
             borrowed_calibration(recipe, images)
     with continued_with("the same command"):
-        shares = [[(_obtained(left, folder), _obtained(right, folder)) for left, right in pairs] for pairs in planned]
+        shares = [
+            [(obtained(left, _place(left, folder)), obtained(right, _place(right, folder))) for left, right in pairs]
+            for pairs in planned
+        ]
         if part == "test":
             for run in (run for pairs in shares for pair in pairs for run in pair):
                 _open_test(run)
@@ -172,20 +175,24 @@ def _place(recipe: Recipe, folder: Path) -> Path:
     return folder / "runs" / f"{recipe.name}-{recipe.seed}{suffix}"
 
 
-def _check_reusable(recipe: Recipe, place: Path, images: ImageSet, split: Split) -> None:
+def check_reusable(recipe: Recipe, place: Path, images: ImageSet, split: Split) -> None:
+    """Makes sure that a resolved recipe can be trained, continued or taken as it is in the folder `place`.
+
+    Raises:
+        RunError: what is there is no run, or one of other settings or images.
+    """
     if not (place / "recipe.toml").exists():
         Run.check_free(place)
         return
     run = Run.open(place)
     if run.recipe() != recipe:
-        raise RunError(f"{place} was trained with other settings: choose another --out, or remove it to repeat it")
+        raise RunError(f"{place} was trained with other settings: choose another folder, or remove it to repeat it")
     if run.results_file.exists():
         check_same_images(run, images, split)
 
 
-def _obtained(recipe: Recipe, folder: Path) -> Run:
-    """The finished run of `recipe`: as it is there, continued, or trained."""
-    place = _place(recipe, folder)
+def obtained(recipe: Recipe, place: Path) -> Run:
+    """The finished run of a resolved recipe in the folder `place`: as it is there, continued, or trained."""
     run = Run(place)
     state = "done" if run.results_file.exists() else "continuing" if run.recipe_file.exists() else "training"
     say(f"{place.name}: {state}")

@@ -49,7 +49,7 @@ class Classification(StageModule):
         return [self.network.encoder, self.network.classifier, *joint]
 
     def settled(self) -> bool:
-        return self.global_step > self.settings.class_weight_after * self.num_steps
+        return self._weighs(self.global_step - 1)
 
     def prepare(self) -> None:
         """As in Keras, a frozen norm runs on its stored statistics, and dropout stays active in frozen layers."""
@@ -63,8 +63,7 @@ class Classification(StageModule):
         latent = self.network.encode(batch.images)
         logits = self.network.classifier(latent)
         if self.training:
-            weighted = self.global_step >= self.settings.class_weight_after * self.num_steps
-            weights = self.class_weights if weighted else None
+            weights = self.class_weights if self._weighs(self.global_step) else None
             smoothing = self.settings.label_smoothing
             loss = classification_loss(logits, batch.labels, smoothing, weights, self.adjustment)
         else:  # asks for the plain cross-entropy
@@ -75,3 +74,7 @@ class Classification(StageModule):
         reconstruction = self.network.decode(latent, batch.images.shape[-2:])
         loss = loss + self.settings.reconstruction_weight * reconstruction_loss(reconstruction, batch.target)
         return {"loss": loss, "accuracy": accuracy, "psnr": psnr(reconstruction, batch.target).mean()}
+
+    def _weighs(self, step: int) -> bool:
+        """Whether the weights of classes count in `step`, from 0 on; in the last they always do."""
+        return step >= min(self.settings.class_weight_after * self.num_steps, self.num_steps - 1)

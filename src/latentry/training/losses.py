@@ -13,8 +13,8 @@ def reconstruction_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
 
 
 def psnr(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image, (N,), of floats (N, C, H, W) in [0, 1]; clips the first."""
-    errors = (reconstruction.detach().clamp(0, 1) - target).square().mean(dim=(1, 2, 3))
+    """Peak signal-to-noise ratio in dB of each image, (N,), of floats (N, C, H, W), both clipped to [0, 1]."""
+    errors = (reconstruction.detach().clamp(0, 1) - target.clamp(0, 1)).square().mean(dim=(1, 2, 3))
     return -10 * errors.clamp_min(SMALLEST_ERROR).log10()
 
 

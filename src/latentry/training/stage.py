@@ -240,6 +240,8 @@ def _trainer(
 ) -> lightning.Trainer:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What is read before it is written would show as NaN, for a twentieth of a step's time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings, processes = module.settings, place()
     alone = processes.world_size == 1
     callbacks.append(EpochProgress(module.name, settings.max_epochs))
