@@ -145,7 +145,8 @@ class Stage(Section):
     """An epoch of few images goes round them as often as makes this many steps."""
     optimizer: Literal["sgd", "muon", "adam", "adamw", "rmsprop", "keras-adam", "keras-rmsprop"] = "adam"
     """The two of Keras 3 differ from torch's in where epsilon stands; they and "muon" know no weight decay. "rmsprop"
-    has Keras' constants (0.9, 1e-7) and, as TensorFlow 2.4, epsilon outside the root."""
+    has Keras' constants (0.9, 1e-7) and, as TensorFlow 2.4, epsilon outside the root. "muon" orthogonalises in bf16
+    where the processor has it, whatever the run's precision."""
     learning_rate: PositiveFloat = 1e-3
     """The peak, where a schedule moves it."""
     rest_learning_rate: PositiveFloat = 1e-3
