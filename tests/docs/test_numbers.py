@@ -205,6 +205,18 @@ def test_comparisons_say_what_was_measured():
         assert f"{100 * content['difference']:+.2f} ({low:+.2f} to {high:+.2f})" in table
 
 
+def test_what_the_autoencoder_does_for_few_labels_follows_from_the_committed_runs():
+    stored = json.loads((RESULTS / "compare-flagship-1-percent-of-labels.json").read_text())
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    for side in stored["sides"]:
+        folders = [RESULTS / "few-labels" / f"{side['name']}-{seed}-labels-0.01" for seed in stored["seeds"]]
+        runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
+        assert side["accuracies"] == [results["test"]["accuracy"] for results in runs]
+        assert {results["labelled_images"] for results in runs} == {357}
+        assert ", ".join(f"{100 * accuracy:.2f}" for accuracy in side["accuracies"]) in text
+    assert "(357 images, the other 35,768 seen by the autoencoder alone)" in text
+
+
 def test_what_the_autoencoder_does_for_clothes_follows_from_the_committed_runs():
     stored = json.loads((RESULTS / "compare-clothes.json").read_text())
     found = [
