@@ -95,7 +95,7 @@ def test_done_runs_are_not_run_again_and_others_not_overwritten(finished, toy_fo
     arguments = {"num_seeds": 2, "budget": "flops", "labels": [0.1, 1.0], "test": False}
     again = compare.compare_recipes(quick(toy_folder), None, folder, **arguments)
     assert again == content
-    with pytest.raises(RunError, match=r"quick-0-labels-0\.1 was trained with other settings: choose another --out"):
+    with pytest.raises(RunError, match=r"quick-0-labels-0\.1 was trained with other settings: choose another folder"):
         compare.compare_recipes(quick(toy_folder, **{"classify.learning_rate": 1e-4}), None, folder, **arguments)
     recipe = Run.open(folder / "runs" / "quick-0").recipe()
     images = load_train(recipe.data)
