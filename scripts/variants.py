@@ -139,15 +139,16 @@ def main() -> None:
     options = parser.parse_args()
     try:
         common = dict(map(parse_setting, options.settings)) | {"data.standing": "held-out"}
-        name = load_recipe(options.recipe, common).name
+        base = resolved(load_recipe(options.recipe, common))
+        name, images = base.name, load_train(base.data)
+        split = make_split(images, base.data)
         study, ways = f"{options.study}-{name}", STUDIES[options.study]
         found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
         for seed in range(options.seeds):
             for way, settings in ways.items():
                 recipe = resolved(load_recipe(options.recipe, common | settings | {"seed": seed}))
-                images = load_train(recipe.data)
                 place = options.runs / study / f"{(PLAIN if way == AFTERWARDS else way).replace(' ', '-')}-{seed}"
-                check_reusable(recipe, place, images, make_split(images, recipe.data))
+                check_reusable(recipe, place, images, split)
                 run = obtained(recipe, place)
                 found[way].append(scores(run, adjusted=way == AFTERWARDS))
                 content = {"recipe": name, "settings": common, "hardware": run.results()["hardware"]}
