@@ -84,8 +84,8 @@ class Augment(Section):
     zoom: Share = 0.0
     """Zoom factors for x and y are drawn apart from [1 - zoom, 1 + zoom] (Keras' zoom_range)."""
     flip: Literal["none", "random", "alternating"] = "none"
-    """Left-right flip; "alternating" flips every image in every second epoch, and one that a share of the labels
-    brings round more often in half of its visits."""
+    """Left-right flip; "alternating" flips every image in every second epoch, and one that comes round more often
+    than once an epoch in about half of its visits."""
     translate: Annotated[int, Field(ge=0, lt=16)] = 0
     """Largest translation in pixels, edges filled by reflection."""
     brightness: Share = 0.0

@@ -68,6 +68,15 @@ def test_an_image_that_comes_often_is_seen_from_both_sides_in_one_epoch(toy_imag
     assert sum(torch.equal(view, image.flip(2)) for view in after) == 64 - sum(mirrored)
 
 
+def test_images_that_an_epoch_goes_round_are_seen_from_both_sides_in_it(toy_images):
+    again = loader(toy_images, np.arange(20, 24), min_steps=16, augment=Augment(flip="alternating"))
+    views = torch.cat([batch.images for batch in epoch(again, 0)])
+    for image in torch.from_numpy(toy_images.images[20:24]).float() / 255:
+        sides = [sum(torch.equal(view, side) for view in views) for side in (image, image.flip(2))]
+        assert sum(sides) == 16
+        assert min(sides) >= 3
+
+
 def test_fixed_batches_come_in_order_and_whole(toy_images):
     indices = np.arange(10, 50)
     fixed = epoch(loader(toy_images, indices, training=False, augment=Augment()), 7)

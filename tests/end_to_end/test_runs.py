@@ -119,7 +119,8 @@ def test_a_short_run_on_cifar10_learns(tmp_path):
 def test_sixty_steps_of_the_flagship_reach_a_floor(tmp_path):
     """On a twentieth of the reference problem."""
     limits = [f"--limit={name}={125 if name in ('bird', 'deer', 'truck') else 250}" for name in cifar10.CLASS_NAMES]
-    settings = ["--set", "pretrain.batch_size=60", "--set", "classify.batch_size=120", "--set", "classify.max_epochs=2"]
+    settings = [*SHORT, "--set", "pretrain.batch_size=60", "--set", "classify.batch_size=120"]
+    settings += ["--set", "classify.max_epochs=2"]
     done = latentry("train", "flagship", *limits, *settings, "--out", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)

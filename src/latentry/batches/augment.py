@@ -124,30 +124,30 @@ def relit(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
     return (images - mean) * factor + mean + added
 
 
-def flips(mode: str, positions: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
+def flips(mode: str, places: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
     """Bool of shape (N,): which images are mirrored this epoch.
 
-    "alternating" gives each image, by a fixed random bit of its position and the parity of the epoch, one
+    "alternating" gives each image, by a fixed random bit of its place and the parity of the epoch, one
     orientation and then the other. Source: Jordan 2024, arXiv 2404.00498, section 3.6.
     """
     if mode == "none":
-        return torch.zeros(len(positions), dtype=torch.bool)
+        return torch.zeros(len(places), dtype=torch.bool)
     if mode == "random":
-        return torch.rand(len(positions), generator=generator) < 0.5
+        return torch.rand(len(places), generator=generator) < 0.5
     assert mode == "alternating"
-    return (_hash_bit(positions) + epoch) % 2 == 1
+    return (_hash_bit(places) + epoch) % 2 == 1
 
 
 def transform(
-    images: Tensor, augment: Augment, positions: Tensor, epoch: int, generator: torch.Generator
+    images: Tensor, augment: Augment, places: Tensor, epoch: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draws and applies every transform of `augment`.
 
-    `positions` is int64 of shape (N,): the images' places in the epoch before it is shuffled. Returns the network's
+    `places` is int64 of shape (N,): the images' places in the epoch before it is shuffled. Returns the network's
     input and the same transformed images without cutout, what a reconstruction is held against.
     """
     count, _, height, width = images.shape
-    flip = flips(augment.flip, positions, epoch, generator)
+    flip = flips(augment.flip, places, epoch, generator)
     moving = augment.rotation or augment.width_shift or augment.height_shift or augment.shear or augment.zoom
     if moving:
         images = affine(images, draw_affine(augment, images.shape, flip, generator))
@@ -170,7 +170,7 @@ def _reflected(positions: Tensor, size: int) -> Tensor:
     return torch.where(positions >= size, 2 * (size - 1) - positions, positions)
 
 
-def _hash_bit(positions: Tensor) -> Tensor:
-    """A fixed pseudo-random bit for each position, so that orientation is not tied to the order of the files."""
-    mixed = (positions * 2654435761) & 0xFFFFFFFF
+def _hash_bit(places: Tensor) -> Tensor:
+    """A fixed pseudo-random bit for each place, so that orientation is not tied to the order of the files."""
+    mixed = (places * 2654435761) & 0xFFFFFFFF
     return (mixed >> 16 ^ mixed >> 7) & 1

@@ -16,7 +16,7 @@ from latentry.settings import Augment
 
 
 class Batch(NamedTuple):
-    """Float32 images in [0, 1], shape (N, C, H, W), channels-last; labels int64, shape (N,).
+    """Float32 images in [0, 1], which changes of light may leave, (N, C, H, W), channels-last; labels int64, (N,).
 
     Attributes:
         images: the network's input.
@@ -121,28 +121,30 @@ class Loader:
 
     def _pass(self, first: int) -> Iterator[Batch]:
         epoch = self.epoch
-        positions = torch.arange(len(self.labels))
+        visited = torch.arange(len(self.labels))
         if self.augment.balanced:
-            positions = oversampled(self.labels, self._generator("oversampling"))
+            visited = oversampled(self.labels, self._generator("oversampling"))
+        places = torch.arange(len(visited))
         if self.training:
-            order = self._generator(epoch)
-            positions = torch.cat([shuffled(positions, order) for _ in range(self._num_rounds())])
-        parts = positions.split(self.batch_size)[: len(self)]
+            order, turns = self._generator(epoch), range(self._num_rounds())
+            places = torch.cat([turn * len(visited) + shuffled(places, order) for turn in turns])
+        parts = places.split(self.batch_size)[: len(self)]
         # Every process draws for the whole batch, so that their number doesn't change what an image becomes.
         mine = slice(None) if self.num_processes == 1 else slice(self.rank, None, self.num_processes)
         for number in range(first, len(parts)):
             self.given = number + 1
-            yield self._batch(parts[number], epoch, self._generator(epoch, number), mine)
+            positions = visited[parts[number] % len(visited)]
+            yield self._batch(positions, parts[number], epoch, self._generator(epoch, number), mine)
 
     def _generator(self, *names: str | int) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.seed, self.stage, self.training, *names))
 
-    def _batch(self, positions: Tensor, epoch: int, generator: torch.Generator, mine: slice) -> Batch:
+    def _batch(self, positions: Tensor, places: Tensor, epoch: int, generator: torch.Generator, mine: slice) -> Batch:
         if isinstance(self.images, Tensor):
             pixels = self.images[positions.to(self.device)].float().div_(255)
         else:
             pixels = torch.from_numpy(self.images[self.indices[positions].numpy()]).float().div_(255)
-        images, target = transform(pixels, self.augment, positions, epoch, generator)
+        images, target = transform(pixels, self.augment, places, epoch, generator)
         if self.original_target:
             target = pixels
         given = images[mine].contiguous(memory_format=torch.channels_last)
