@@ -163,7 +163,7 @@ def unpretrained(recipe: Recipe) -> Recipe:
     return recipe.changed(
         {
             "name": f"{recipe.name}-control",
-            "description": f"{recipe.name} without its autoencoder: not pretrained, no reconstruction, nothing frozen.",
+            "description": f"{recipe.name} without its autoencoder: not pretrained, no reconstruction.",
             "control": False,
             "pretrain.max_epochs": 0,
             "pretrain.encoder_from": "",
@@ -285,7 +285,7 @@ def describe(job: Job, run: Run, network: AutoencoderClassifier, flops: dict[str
         "seed": recipe.seed,
         "train_images": job.counts,
         "labelled_images": len(np.unique(job.labelled)) if recipe.classify.max_epochs else 0,
-        "unlabelled_images": len(job.split.unlabelled) if recipe.pretrain.max_epochs or job.lender else 0,
+        "unlabelled_images": len(job.split.unlabelled) if job.reads_unlabelled else 0,
         "dataset_sha256": job.images.sha256,
         "split_sha256": job.split.sha256,
         "seconds": seconds,

@@ -56,6 +56,17 @@ def test_components_are_whitened_and_their_order_is_by_variance():
     assert not any(weight.requires_grad for weight in [*encoder.parameters(), *decoder.parameters()])
 
 
+def test_grey_images_repeat_the_components_that_they_have():
+    """Their others, rounding alone, would fill a quarter of the record network's first layer with noise."""
+    images = smooth_images(200)[:, :1].expand(-1, 3, -1, -1)
+    encoder, decoder = patch_encoder(2, 12), PatchDecoder(2, 12)
+    fit_patches(encoder, decoder, patch_moments([images], 2))
+    latent = encoder(images)
+    assert torch.equal(latent[:, 4:8], latent[:, :4])
+    assert latent.std(dim=(0, 2, 3)).min() > 0.5
+    assert decoder(latent).numpy() == pytest.approx(images.numpy(), abs=0.01)
+
+
 def test_more_components_than_a_patch_has_are_refused():
     with pytest.raises(RecipeError, match="patch_components = 13, and patches of 2 pixels have 12: lower it"):
         load_recipe("quick-unpretrained", {"model.autoencoder": "patches", "model.patch_components": 13})

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WHITENING_EPSILON = 5e-4
-"""Keeps components without variation from being blown up; of standardised pixels."""
+"""Keeps components of little variation from being blown up; of standardised pixels."""
+SMALLEST_SHARE = 1e-8
+"""Of the first component's mean square: what varies less is rounding."""
 
 
 def patch_encoder(side: int, components: int) -> nn.Sequential:
@@ -61,16 +63,21 @@ def patch_moments(batches: Iterable[Tensor], side: int) -> Tensor:
 def fit_patches(encoder: nn.Sequential, decoder: nn.Module, moments: Tensor) -> None:
     """Solves the encoder's layer, and a `PatchDecoder`, in place, for images whose `patch_moments` are given.
 
-    Components are whitened: of mean square 1 where they vary at all.
+    Components are whitened: of mean square 1 where they vary at all. Grey images vary in a third of them; the others
+    would be rounding alone, which a norm behind them blows up, so they repeat the first ones, and rebuild nothing.
     """
     layer = encoder.get_submodule("patches")
     assert isinstance(layer, nn.Conv2d)
     components, _, side, _ = layer.weight.shape
     values, vectors = torch.linalg.eigh(moments)
-    values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]  # (K,), (3 side^2, K)
+    values, vectors = values.flip(0), vectors.flip(1)
+    varying = max(1, int((values > SMALLEST_SHARE * values[0]).sum()))
+    taken = torch.arange(components) % varying
+    values, vectors = values[taken], vectors[:, taken]  # (K,), (3 side^2, K)
     scale = (values + WHITENING_EPSILON).sqrt()
     shape = (components, 3, side, side)
     with torch.no_grad():
         layer.weight.copy_((vectors / scale).T.reshape(shape))
         if isinstance(decoder, PatchDecoder):
             decoder.weight.copy_((vectors * scale).T.reshape(shape))
+            decoder.weight[varying:] = 0

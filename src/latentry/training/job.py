@@ -28,6 +28,8 @@ from latentry.training.stage import StageModule, fit
 from latentry.training.transfer import copy_encoder, lender
 
 NUM_PATCH_IMAGES, PATCH_BATCH_SIZE = 5_000, 64
+SOLVED_FROM_PATCHES = ("patches", "record")
+"""The autoencoders whose first layer is solved in closed form."""
 STAGES = ("pretrain", "classify")
 SECONDS_BESIDE_TRAINING = 20.0
 """For start, decoding, t-SNE and the page, where a budget of minutes is divided."""
@@ -79,11 +81,17 @@ class Job:
         """The network with the weights that it begins with: the run's seed draws them, or another run lends some."""
         torch.manual_seed(derive_seed(self.recipe.seed, "weights"))
         network = build_network(self.recipe.model, self.image_size, self.num_classes, self.mean, self.deviation)
-        if self.recipe.model.autoencoder in ("patches", "record"):
+        if self.recipe.model.autoencoder in SOLVED_FROM_PATCHES:
             fit_patches(network.encoder, network.decoder, self._patch_moments)
         if self.lender is not None:
             copy_encoder(self.lender, network, self.recipe.pretrain.encoder_until)
         return network
+
+    @property
+    def reads_unlabelled(self) -> bool:
+        """Whether images without labels go into any weight, be it that of a first layer of patches."""
+        solved = self.recipe.model.autoencoder in SOLVED_FROM_PATCHES
+        return bool(self.recipe.pretrain.max_epochs or self.lender or solved)
 
     @functools.cached_property
     def _patch_moments(self) -> Tensor:
@@ -182,7 +190,9 @@ class Job:
         Raises:
             RecipeError: the processes that train together have other images or settings.
         """
-        join(self.device, f"{self.recipe.to_toml()}\n{self.images.sha256}\n{self.split.sha256}")
+        # Muon takes bf16 wherever the processor has it.
+        kind = resolve_precision("auto", self.device)
+        join(self.device, f"{self.recipe.to_toml()}\n{self.images.sha256}\n{self.split.sha256}\n{kind}")
         network = self.network().to(self.device)
         flops = {"pretrain": self.lender.results()["flops"]["pretrain"] if self.lender else 0, "classify": 0}
         if self.recipe.pretrain.max_epochs:
