@@ -82,7 +82,7 @@ def test_settings_are_read_as_toml_or_text(text, expected):
         ({"model.autoencoder": "identity"}, r"identity has nothing to pretrain: set"),
         (
             {"pretrain.max_epochs": 0, "classify.reconstruction_weight": 0, "control": True},
-            r"control = true compares .*: set pretrain\.max_epochs",
+            r"control = true compares .*: set classify\.max_epochs, and pretrain",
         ),
         ({"classify.optimizer": "keras-adam"}, r"classify\.optimizer = keras-adam has no weight decay: set it to 0"),
         ({"data.labels": 0}, r"data\.labels = 0: .*greater than 0"),
@@ -171,8 +171,12 @@ def test_weights_of_classes_that_are_none_are_named_in_one_line(wanted):
             {"classify.logit_adjustment": 1, "batches.classify.balanced": True},
             "makes them alike: leave one of them out",
         ),
+        (
+            {"classify.logit_adjustment": 0.5, "classify.class_weight": "balanced"},
+            "logit_adjustment = 0.5 and classify.class_weight = balanced would both make up",
+        ),
     ],
 )
-def test_rebalancing_that_does_nothing_is_refused(changes, words):
+def test_rebalancing_that_does_nothing_or_too_much_is_refused(changes, words):
     with pytest.raises(RecipeError, match=words):
         load_recipe("quick", changes)

@@ -60,10 +60,16 @@ class Recipe(Section):
                 "classify.logit_adjustment is for classes of which some are rarer, and batches.classify.balanced makes "
                 "them alike: leave one of them out"
             )
+        if self.classify.logit_adjustment and self.classify.class_weight == "balanced":
+            raise ValueError(
+                f"classify.logit_adjustment = {self.classify.logit_adjustment:g} and classify.class_weight = balanced "
+                "would both make up for how rare a class is: set one of them to 0 or none"
+            )
         if self.control and not self.has_control:
             raise ValueError(
                 "control = true compares with the same network without its autoencoder, and here is none or no "
-                "classifier: set pretrain.max_epochs (or encoder_from) and classify.max_epochs, or leave control out"
+                "classifier: set classify.max_epochs, and pretrain.max_epochs, pretrain.encoder_from or "
+                "classify.reconstruction_weight, or leave control out"
             )
         if self.pretrain.encoder_from and self.pretrain.max_epochs:
             raise ValueError(

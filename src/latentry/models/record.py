@@ -56,11 +56,11 @@ class RecordDecoder(nn.Module):
         super().__init__()
         self.linear = nn.Linear(WIDTHS[1], 3 * REBUILT_SIDE**2, bias=False)
         nn.init.normal_(self.linear.weight)
-        self.bias = nn.Parameter(torch.zeros(3, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, latent: Tensor) -> Tensor:
         weight = self.linear.weight.T.reshape(-1, 3, REBUILT_SIDE, REBUILT_SIDE) / WIDTHS[1] ** 0.5
-        return overlapped(latent, weight, STRIDE) + self.bias
+        return overlapped(latent, weight, STRIDE) + self.bias[:, None, None]
 
 
 def record_encoder(side: int, components: int) -> nn.Sequential:

@@ -175,7 +175,7 @@ def latent_map(latents: np.ndarray, labels: np.ndarray, class_names: list[str], 
     `latents` has shape (N, ...), `labels` (N,). Source: van der Maaten and Hinton 2008.
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:NUM_LATENT_POINTS])
-    flat = np.nan_to_num(latents[chosen].reshape(len(chosen), -1).astype(np.float32))
+    flat = np.nan_to_num(latents[chosen].reshape(len(chosen), -1).astype(np.float32), copy=False)
     components = min(NUM_LATENT_COMPONENTS, *flat.shape)
     flat = PCA(components, random_state=seed).fit_transform(flat)
     if not flat.any():

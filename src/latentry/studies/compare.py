@@ -287,7 +287,10 @@ def _notes(pairs: list[RunPair], cost: list[dict[str, Any]], budget: Budget) -> 
     if high > (1 + COST_TOLERANCE) * low:
         spent = " and ".join(f"{side['name']} {side['flops'] / 1e15:.3g} PFLOP" for side in cost)
         if budget == "flops":
-            why = "planned alike, to the nearest whole epoch; early stopping may have ended one sooner"
+            why = "planned alike, to the nearest whole epoch"
+            recipes = [run.recipe() for run in pairs[0]]
+            if any(stage.early_stopping_patience for recipe in recipes for stage in (recipe.pretrain, recipe.classify)):
+                why += "; early stopping may have ended one sooner"
         else:
             why = "what is better may just have been given more"
         notes.append(f"Descriptive: they did not cost the same, {spent} ({why}).")
