@@ -1,6 +1,7 @@
 """One recipe trained in several ways that differ in one thing each, and what each comes to on validation images.
 
     .venv/bin/python scripts/variants.py imbalance flagship --seeds 3
+    .venv/bin/python scripts/variants.py ablation flagship --seeds 2
     .venv/bin/python scripts/variants.py lengths flagship --seeds 1
 
 Runs go to runs/STUDY-RECIPE/WAY-SEED; those that are done are not run again, and what was stopped continues when the
@@ -55,15 +56,16 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "not pretrained": {"pretrain.max_epochs": 0},
         "pretrained on whole images": {"pretrain.mask": 0.0},
         "no reconstruction beside the labels": {"classify.reconstruction_weight": 0.0},
-        "reconstruction eight times as heavy": {"classify.reconstruction_weight": 2.0},
-        "classified by Adam instead of Muon": {"classify.optimizer": "adam", "classify.learning_rate": 5e-3},
+        "reconstruction weight 2": {"classify.reconstruction_weight": 2.0},
+        "classified by Adam, rate 0.005": {"classify.optimizer": "adam", "classify.learning_rate": 5e-3},
         "flipped at random": {"batches.classify.flip": "random"},
-        "brightness and contrast as they are": {"batches.classify.brightness": 0.0, "batches.classify.contrast": 0.0},
+        "no change of brightness and contrast": {"batches.classify.brightness": 0.0, "batches.classify.contrast": 0.0},
         "no label smoothing": {"classify.label_smoothing": 0.0},
         "logits not adjusted": {"classify.logit_adjustment": 0.0},
     },
 }
-"""Study to way of training to settings. Logits are adjusted afterwards in the answers of the runs as they are."""
+"""Study to way of training to settings; `ablation` takes out what `flagship` has. Logits are adjusted afterwards in the
+answers of the runs as they are."""
 
 
 def scores(run: Run, *, adjusted: bool) -> dict[str, Any]:

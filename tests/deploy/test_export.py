@@ -18,6 +18,8 @@ from latentry.deploy.export import export
 from latentry.deploy.predictor import Predictor
 from latentry.errors import RunError
 from latentry.evaluation.evaluate import load_predictions
+from latentry.pipeline import train
+from latentry.recipe import load_recipe
 from latentry.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +50,17 @@ def load(folder: Path):
     from latentry.models.saved import load_model
 
     return load_model(folder / "model")
+
+
+@pytest.mark.slow
+def test_the_flagships_network_goes_into_a_file(toy_folder, tmp_path):
+    few = {f"{stage}.min_steps_per_epoch": 2 for stage in ("pretrain", "classify")} | {"classify.max_epochs": 1}
+    own = {"data.source": str(toy_folder), "data.limit": {}, "data.image_size": 17}
+    run = train(load_recipe("flagship", own | few), tmp_path / "run")
+    assert export(run.folder, tmp_path / "model.onnx").largest_difference < 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    given = session.run(None, {"images": np.zeros((3, 17, 17, 3), dtype=np.uint8)})
+    assert [part.shape for part in given] == [(3, 3), (3, 256, 4, 4), (3, 17, 17, 3)]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 LIGHT = (
     *("--set", "pretrain.min_steps_per_epoch=0", "--set", "classify.min_steps_per_epoch=0"),
     *("--set", "pretrain.max_epochs=3", "--set", "classify.max_epochs=7", "--set", "classify.batch_size=24"),
-    *("--standing", "all-train"),
+    *("--set", "classify.optimizer=muon", "--set", "classify.weight_decay=0", "--standing", "all-train"),
 )
 # Dropout, a plateau that cuts, early stopping and a frozen part: all that keeps state between epochs.
 STATEFUL = (
