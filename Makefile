@@ -6,7 +6,7 @@ STAMP := .venv/installed
 .PHONY: run install test test-fast reliability check bench browser clean
 
 run: $(STAMP)
-	$(BIN)/latentry train quick --test
+	$(BIN)/latentry train flagship --test
 
 install: $(STAMP)
 
