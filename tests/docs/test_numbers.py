@@ -152,16 +152,39 @@ def test_the_flagships_rows_are_of_its_runs():
         given |= {"classify.reconstruction_weight": 2.0} if "weight-2" in folder.name else {}
         assert kept == load_recipe(kept.name, given)
         results = json.loads((folder / "results.json").read_text())
-        name, test, flops = results["recipe"], results["test"], results["flops"]
         assert results["standing"] == "all-train"
         assert sum(results["train_images"].values()) == 42_500
-        recalls = {entry["name"]: 100 * entry["recall"] for entry in test["per_class"]}
-        minority = statistics.mean(recalls[name] for name in MINORITY)
-        lowest, hardest = min((recall, other) for other, recall in recalls.items() if other not in MINORITY)
-        rebuilt = "\N{EN DASH} | \N{EN DASH}" if test["psnr"] is None else f"{test['psnr']:.2f} | {test['ssim']:.3f}"
-        parts = [f"`{name}`", str(results["seed"]), f"{100 * test['accuracy']:.2f}", f"{minority:.1f}"]
-        parts += [f"{lowest:.1f} ({hardest})", rebuilt, f"{(flops['pretrain'] + flops['classify']) / 1e15:.3f}"]
-        assert f"| {' | '.join(parts)} | [json](results/pairs/{folder.name}/results.json) |" in table
+        assert flagship_row(results, str(results["seed"]), f"pairs/{folder.name}/results") in table
+    held_out = json.loads((RESULTS / "flagship-0.json").read_text())
+    assert (held_out["recipe"], held_out["standing"]) == ("flagship", "held-out")
+    assert flagship_row(held_out, "0, held-out", "flagship-0") in table
+
+
+def flagship_row(results: dict, seed: str, link: str) -> str:
+    test, flops = results["test"], results["flops"]
+    recalls = {entry["name"]: 100 * entry["recall"] for entry in test["per_class"]}
+    minority = statistics.mean(recalls[name] for name in MINORITY)
+    lowest, hardest = min((recall, other) for other, recall in recalls.items() if other not in MINORITY)
+    rebuilt = "\N{EN DASH} | \N{EN DASH}" if test["psnr"] is None else f"{test['psnr']:.2f} | {test['ssim']:.3f}"
+    parts = [f"`{results['recipe']}`", seed, f"{100 * test['accuracy']:.2f}", f"{minority:.1f}"]
+    parts += [f"{lowest:.1f} ({hardest})", rebuilt, f"{(flops['pretrain'] + flops['classify']) / 1e15:.3f}"]
+    return f"| {' | '.join(parts)} | [json](results/{link}.json) |"
+
+
+def test_readme_and_table_say_what_the_flagship_and_its_control_reach():
+    said = " ".join((ROOT / "README.md").read_text().split())
+    held_out = json.loads((RESULTS / "flagship-0.json").read_text())
+    test, seconds = held_out["test"], held_out["seconds"]
+    assert f"PSNR {test['psnr']:.2f} dB" in said
+    assert f"| {100 * test['accuracy']:.2f} % (one seed)" in said
+    assert f"took {sum(seconds.values()) / 60:.0f} minutes ([docs/results/flagship-0.json]" in said
+    for name in ("flagship", "flagship-control"):
+        accuracies = [
+            json.loads((folder / "results.json").read_text())["test"]["accuracy"]
+            for folder in sorted(RESULTS.glob(f"pairs/{name}-?"))
+        ]
+        assert ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies) + " %" in said
+        assert f"**{spread(accuracies, 100)}**" in (RESULTS.parent / "results.md").read_text()
 
 
 @pytest.mark.slow
