@@ -36,6 +36,8 @@ NUM_REPEATS = 3
 COUNTS = (1, 64, 1000)
 """Of images that are answered at once."""
 MATRIX_SIDE = 2048
+EPOCH = {"max_epochs": 1, "min_steps_per_epoch": 0}
+"""Each stage's, so that it visits each image once."""
 
 
 def seconds_of(action: Callable[[], object]) -> float:
@@ -127,7 +129,7 @@ def main() -> None:
     recipe = load_recipe(name, {"data.limit": {}})
     stages = [stage for stage in STAGES if getattr(recipe, stage).max_epochs]
     changes: dict[str, Any] = {"data.limit": {}, "pretrain.encoder_from": "", "pretrain.encoder_until": ""}
-    changes |= {f"{stage}.max_epochs": 1 for stage in stages}
+    changes |= {f"{stage}.{key}": value for stage in stages for key, value in EPOCH.items()}
     # Plateau watches validation images, and here are none.
     changes |= {f"{stage}.schedule": "constant" for stage in stages if getattr(recipe, stage).schedule == "plateau"}
     recipe = load_recipe(name, changes)

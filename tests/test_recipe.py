@@ -87,6 +87,7 @@ def test_settings_are_read_as_toml_or_text(text, expected):
         ({"classify.optimizer": "keras-adam"}, r"classify\.optimizer = keras-adam has no weight decay: set it to 0"),
         ({"data.labels": 0}, r"data\.labels = 0: .*greater than 0"),
         ({"name": "../up"}, r"name = '\.\./up'"),
+        ({"model.record_widths": [64, 256]}, r"model\.record_widths = \[64, 256\]: .*at least 3 items"),
         ({"data": 3}, r"recipe key data is a section, and 3 is a value"),
         ({"name.x": 1}, r"'name' is a value, not a section"),
         (

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 ImageSize = Annotated[int, Field(ge=16, le=256)]
+Width = Annotated[int, Field(ge=1, le=4096)]
 Standing = Literal["held-out", "all-train"]
 
 
@@ -119,6 +120,8 @@ class Model(Section):
     """Of "patches" and "record": side in pixels."""
     patch_components: PositiveInt = 9
     """Of "patches" and "record": how many of the 3 side^2 components are kept."""
+    record_widths: Annotated[tuple[Width, ...], Field(min_length=3, max_length=3)] = (64, 256, 256)
+    """Channels of the record network's three groups."""
     classifier: Literal["light", "record", "record-top", "cnn", "dense", "seed2"] = "light"
     """Node 4: the light network's, the record network behind its first layer or behind its second group, seed 1's CNN
     or dense classifier, or seed 2's with its 16 outputs."""

@@ -86,10 +86,12 @@ def test_the_record_network_reads_patches_of_any_size(size):
     assert network.classifier.linear.weight.detach().std() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize(("size", "places"), [(32, 7), (17, 4), (16, 3)])
-def test_the_record_autoencoder_is_the_same_network_with_a_decoder_behind_its_second_group(size, places):
+@pytest.mark.parametrize(
+    ("size", "places", "widths"), [(32, 7, (64, 256, 256)), (17, 4, (64, 256, 256)), (16, 3, (32, 40, 24))]
+)
+def test_the_record_autoencoder_is_the_same_network_with_a_decoder_behind_its_second_group(size, places, widths):
     models = [
-        Model(autoencoder=node2, classifier=node4, patch_components=12)
+        Model(autoencoder=node2, classifier=node4, patch_components=12, record_widths=widths)
         for node2, node4 in (("record", "record-top"), ("patches", "record"))
     ]
     split, whole = (build_network(model, size, 4, torch.zeros(3), torch.ones(3)).eval() for model in models)
@@ -102,7 +104,7 @@ def test_the_record_autoencoder_is_the_same_network_with_a_decoder_behind_its_se
     with torch.no_grad():
         output = split(images)
         assert whole(images).logits.numpy() == pytest.approx(output.logits.numpy(), abs=1e-5)
-    assert output.latent.shape == (2, 256, places, places)
+    assert output.latent.shape == (2, widths[1], places, places)
     assert output.reconstruction.shape == images.shape
 
 
@@ -135,7 +137,7 @@ def test_the_record_network_computes_what_its_source_does():
 
 
 def test_every_place_of_the_record_latent_gives_the_eight_pixels_around_it():
-    decoder = RecordDecoder()
+    decoder = RecordDecoder(256)
     latent = torch.zeros(1, 256, 3, 3)
     latent[0, 7, 1, 1] = 1
     with torch.no_grad():

@@ -31,22 +31,25 @@ AUTOENCODERS = {
         None,
     ),
     "record": Autoencoder(
-        lambda model: record.record_encoder(model.patch_side, model.patch_components),
-        lambda _: record.RecordDecoder(),
+        lambda model: record.record_encoder(model.patch_side, model.patch_components, model.record_widths),
+        lambda model: record.RecordDecoder(model.record_widths[1]),
         None,
     ),
     "seed1": Autoencoder(lambda _: autoencoder.seed1_encoder(), lambda _: autoencoder.seed1_decoder(), (0.0, 1.0)),
     "seed2": Autoencoder(lambda _: autoencoder.seed2_encoder(), lambda _: autoencoder.seed2_decoder(), (0.5, 0.5)),
     "identity": Autoencoder(lambda _: nn.Sequential(), lambda _: nn.Sequential(), (0.0, 1.0)),
 }
-CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
-    "light": lambda latent_shape, num_classes: classifier.LightClassifier(latent_shape[0], num_classes),
-    "record": lambda latent_shape, num_classes: record.behind_patches(latent_shape[0], num_classes),
-    "record-top": lambda latent_shape, num_classes: record.behind_two_groups(latent_shape[0], num_classes),
-    "cnn": classifier.cnn_classifier,
-    "dense": classifier.dense_classifier,
-    "seed2": classifier.Seed2Classifier,
+CLASSIFIERS: dict[str, Callable[[Model, tuple[int, int, int], int], nn.Module]] = {
+    "light": lambda _, shape, num_classes: classifier.LightClassifier(shape[0], num_classes),
+    "record": lambda model, shape, num_classes: record.behind_patches(shape[0], num_classes, model.record_widths),
+    "record-top": lambda model, shape, num_classes: record.behind_two_groups(
+        shape[0], num_classes, model.record_widths
+    ),
+    "cnn": lambda _, shape, num_classes: classifier.cnn_classifier(shape, num_classes),
+    "dense": lambda _, shape, num_classes: classifier.dense_classifier(shape, num_classes),
+    "seed2": lambda _, shape, num_classes: classifier.Seed2Classifier(shape, num_classes),
 }
+"""Of each, from the model, the latent's shape (C, h, w) and the number of classes."""
 
 
 class Output(NamedTuple):
@@ -118,7 +121,7 @@ def build_network(
             f"model.classifier = {model.classifier} halves the latent and takes {least}x{least} or more, and this is "
             f"{height}x{width}: use a larger image_size or another one"
         )
-    node4 = CLASSIFIERS[model.classifier]((channels, height, width), num_classes)
+    node4 = CLASSIFIERS[model.classifier](model, (channels, height, width), num_classes)
     if parts.statistics is not None:
         mean, deviation = (torch.full_like(mean, value) for value in parts.statistics)
     network = AutoencoderClassifier(encoder, decoder, node4, mean, deviation)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from latentry.models.blocks import LastLinear, convolution, initialise_dirac, record_norm
 from latentry.models.patches import overlapped, patch_encoder
 
-WIDTHS = (64, 256, 256)
-"""Of its three groups, each of which halves."""
+Widths = tuple[int, ...]
+"""Channels of the three groups, each of which halves."""
 STRIDE, REBUILT_SIDE = 4, 8
 """Pixels between two places of the latent behind the second group; side of what each of them rebuilds."""
 
@@ -32,10 +32,10 @@ class TwoSided(nn.Module):
 class RecordClassifier(nn.Module):
     """The `body`, the maximum over places, one linear layer: latents (N, C, h, w) to logits (N, K)."""
 
-    def __init__(self, body: nn.Sequential, num_classes: int) -> None:
+    def __init__(self, body: nn.Sequential, channels: int, num_classes: int) -> None:
         super().__init__()
         self.body = body
-        self.linear = LastLinear(WIDTHS[-1], num_classes, bias=False)
+        self.linear = LastLinear(channels, num_classes, bias=False)
         with torch.no_grad():
             self.linear.weight.div_(self.linear.weight.std())
 
@@ -48,36 +48,37 @@ class RecordClassifier(nn.Module):
 class RecordDecoder(nn.Module):
     """Each place of the latent gives the pixels around it, linearly; where these overlap the mean is taken.
 
-    (N, 256, h, w) to (N, 3, 4h + 4, 4w + 4). As in the classifier, its weights are about 1 and their sum is scaled, so
-    that one learning rate suits both.
+    (N, `channels`, h, w) to (N, 3, 4h + 4, 4w + 4). As in the classifier, its weights are about 1 and their sum is
+    scaled, so that one learning rate suits both.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(WIDTHS[1], 3 * REBUILT_SIDE**2, bias=False)
+        self.linear = nn.Linear(channels, 3 * REBUILT_SIDE**2, bias=False)
         nn.init.normal_(self.linear.weight)
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, latent: Tensor) -> Tensor:
-        weight = self.linear.weight.T.reshape(-1, 3, REBUILT_SIDE, REBUILT_SIDE) / WIDTHS[1] ** 0.5
+        weight = self.linear.weight.T.reshape(-1, 3, REBUILT_SIDE, REBUILT_SIDE) / latent.shape[1] ** 0.5
         return overlapped(latent, weight, STRIDE) + self.bias[:, None, None]
 
 
-def record_encoder(side: int, components: int) -> nn.Sequential:
-    """The first layer, solved in closed form, and two groups: (N, 3, H, W) to (N, 256, about H/4 - 1, W/4 - 1)."""
-    first, second = _groups(2 * components, *WIDTHS[:2])
+def record_encoder(side: int, components: int, widths: Widths) -> nn.Sequential:
+    """The first layer, solved in closed form, and two groups: (N, 3, H, W) to (N, C, about H/4 - 1, W/4 - 1)."""
+    first, second = _groups(2 * components, *widths[:2])
     named = OrderedDict[str, nn.Module](signs=TwoSided(components), group1=first, group2=second)
     return nn.Sequential(OrderedDict([*patch_encoder(side, components).named_children(), *named.items()]))
 
 
-def behind_patches(components: int, num_classes: int) -> RecordClassifier:
+def behind_patches(components: int, num_classes: int, widths: Widths) -> RecordClassifier:
     """All three groups, for latents of patches."""
-    return RecordClassifier(nn.Sequential(TwoSided(components), *_groups(2 * components, *WIDTHS)), num_classes)
+    body = nn.Sequential(TwoSided(components), *_groups(2 * components, *widths))
+    return RecordClassifier(body, widths[-1], num_classes)
 
 
-def behind_two_groups(channels: int, num_classes: int) -> RecordClassifier:
+def behind_two_groups(channels: int, num_classes: int, widths: Widths) -> RecordClassifier:
     """The third group, for latents of `record_encoder`."""
-    return RecordClassifier(_groups(channels, WIDTHS[-1]), num_classes)
+    return RecordClassifier(_groups(channels, widths[-1]), widths[-1], num_classes)
 
 
 def _groups(*widths: int) -> nn.Sequential:
