@@ -124,7 +124,7 @@ def test_sixty_steps_of_the_flagship_reach_a_floor(tmp_path):
     done = latentry("train", "flagship", *limits, *settings, "--out", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    # Seeds 0 to 2 came to 66.8, 66.1 and 64.9 %, 20.6, 20.4 and 20.5 dB after pretraining, and 16.4, 16.3 and 16.2 dB.
-    assert results["validation"]["accuracy"] > 0.6
+    # Seeds 0 to 2 came to 62.1, 63.6 and 61.4 %, 20.6, 20.4 and 20.5 dB after pretraining, and 17.2, 17.0 and 17.2 dB.
+    assert results["validation"]["accuracy"] > 0.56
     assert results["pretrained_validation_psnr"] > 19.5
-    assert results["validation"]["psnr"] > 15.5
+    assert results["validation"]["psnr"] > 16
