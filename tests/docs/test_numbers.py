@@ -163,6 +163,9 @@ def test_the_flagships_rows_are_of_its_runs():
     held_out = json.loads((RESULTS / "flagship-0.json").read_text())
     assert (held_out["recipe"], held_out["standing"]) == ("flagship", "held-out")
     assert flagship_row(held_out, "0, held-out", "flagship-0") in table
+    first = json.loads((RESULTS / "flagship-1500-held-out-0.json").read_text())
+    found = [f"{100 * results['validation']['accuracy']:.2f}" for results in (first, held_out)]
+    assert f"{' and '.join(found)} % of the validation images" in " ".join(table.split())
 
 
 def flagship_row(results: dict, seed: str, link: str) -> str:
