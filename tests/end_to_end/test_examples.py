@@ -34,8 +34,9 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(page: str) -> list[list[str]]:
-    """The indented and fenced lines of a page that are latentry commands, as words."""
-    lines = re.findall(r"^(?:    )?(latentry .*)$", (ROOT / page).read_text(), re.MULTILINE)
+    """The indented and fenced lines of a page that are latentry commands, as words; a backslash continues a line."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / page).read_text())
+    lines = re.findall(r"^(?:    )?(latentry .*)$", text, re.MULTILINE)
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
