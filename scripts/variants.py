@@ -97,32 +97,32 @@ def spread(values: list[float], scale: float, digits: int) -> str:
 
 
 def table(ways: dict[str, list[dict[str, Any]]]) -> str:
-    """A row a way: mean and deviation of its seeds."""
+    """A row a way: mean and deviation of its seeds, mean operations and minutes of training."""
     lines = [
-        "| | accuracy, % | mean recall, % | recall of the smaller classes, % | macro F1 | calibration error | PFLOP |",
-        "|---|---|---|---|---|---|---|",
+        "| | accuracy, % | mean recall, % | recall of the smaller classes, % | macro F1 | calibration error | PFLOP | minutes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in ways.items():
         columns = {key: [run[key] for run in runs] for key in runs[0]}
         minority = "" if None in columns["minority_recall"] else spread(columns["minority_recall"], 100, 1)
         parts = [name, spread(columns["accuracy"], 100, 2), spread(columns["balanced_accuracy"], 100, 2), minority]
         parts += [spread(columns["macro_f1"], 1, 3), spread(columns["ece"], 1, 3)]
-        parts.append(f"{statistics.mean(columns['flops']) / 1e15:.3f}")
+        parts += [f"{statistics.mean(columns['flops']) / 1e15:.3f}", f"{statistics.mean(columns['seconds']) / 60:.1f}"]
         lines.append(f"| {' | '.join(parts)} |")
     return "\n".join(lines)
 
 
 def curve(studies: list[Path]) -> bytes:
-    """A PNG of accuracy against what training cost, a line each of up to three studies of lengths."""
+    """A PNG of accuracy against minutes of training, a line each of up to three studies of lengths."""
 
     def paint(axes: Axes, theme: Theme) -> None:
         for file, color in zip(studies, theme.series, strict=False):
             content = files.read_json(file)
-            ways = [[(run["flops"] / 1e15, 100 * run["accuracy"]) for run in runs] for runs in content["ways"].values()]
-            costs, accuracies = zip(*(np.mean(runs, axis=0) for runs in ways), strict=True)
-            axes.plot(costs, accuracies, "o-", color=color, label=content["recipe"])
+            ways = [[(run["seconds"] / 60, 100 * run["accuracy"]) for run in runs] for runs in content["ways"].values()]
+            minutes, accuracies = zip(*(np.mean(runs, axis=0) for runs in ways), strict=True)
+            axes.plot(minutes, accuracies, "o-", color=color, label=content["recipe"])
         axes.set_xscale("log")
-        axes.set_xlabel("PFLOP of training", color=theme.text)
+        axes.set_xlabel("minutes of training", color=theme.text)
         axes.set_ylabel("validation accuracy, %", color=theme.text)
         axes.grid(color=theme.grid)
         axes.legend(frameon=False, labelcolor=theme.text)
