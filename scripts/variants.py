@@ -99,7 +99,7 @@ def spread(values: list[float], scale: float, digits: int) -> str:
 def table(ways: dict[str, list[dict[str, Any]]]) -> str:
     """A row a way: mean and deviation of its seeds, mean operations and minutes of training."""
     lines = [
-        "| | accuracy, % | mean recall, % | recall of the smaller classes, % | macro F1 | calibration error | PFLOP | minutes |",
+        "| | accuracy, % | mean recall, % | minority recall, % | macro F1 | calibration error | PFLOP | minutes |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in ways.items():
