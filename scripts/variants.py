@@ -32,6 +32,8 @@ from latentry.report.figures import Theme, draw
 from latentry.run import Run
 from latentry.studies.compare import check_reusable, obtained
 
+MINUTES = (0.5, 1, 2, 5, 10, 30)
+"""Where the axis of the curve has marks."""
 PLAIN, AFTERWARDS = "as it is", "logits adjusted afterwards"
 UNBALANCED: dict[str, Any] = {
     "batches.classify.balanced": False,
@@ -50,7 +52,7 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "logits adjusted by half": UNBALANCED | {"classify.logit_adjustment": 0.5},
         "balanced softmax": UNBALANCED | {"classify.logit_adjustment": 1.0},
     },
-    "lengths": {f"{count} epochs": {"classify.max_epochs": count} for count in (1, 2, 4, 8, 16)},
+    "lengths": {f"{count} epoch{'s' * (count > 1)}": {"classify.max_epochs": count} for count in (1, 2, 4, 8)},
     "ablation": {
         PLAIN: {},
         "not pretrained": {"pretrain.max_epochs": 0},
@@ -122,6 +124,8 @@ def curve(studies: list[Path]) -> bytes:
             minutes, accuracies = zip(*(np.mean(runs, axis=0) for runs in ways), strict=True)
             axes.plot(minutes, accuracies, "o-", color=color, label=content["recipe"])
         axes.set_xscale("log")
+        axes.set_xticks(MINUTES, map(str, MINUTES))
+        axes.minorticks_off()
         axes.set_xlabel("minutes of training", color=theme.text)
         axes.set_ylabel("validation accuracy, %", color=theme.text)
         axes.grid(color=theme.grid)

@@ -225,6 +225,22 @@ def test_every_committed_result_stands_in_a_row_with_its_numbers():
             assert f"| {test['psnr']:.2f} | {test['ssim']:.3f} |" in row
 
 
+def test_tables_of_variants_are_those_that_were_measured():
+    table = (ROOT / "docs" / "results.md").read_text()
+    paths = [path for study in VARIANTS["STUDIES"] for path in RESULTS.glob(f"{study}-*.json")]
+    assert paths
+    for path in paths:
+        content = json.loads(path.read_text())
+        study, ways = path.name.partition("-")[0], content["ways"]
+        settings = {key: value for key, value in content["settings"].items() if key != "data.standing"}
+        command = [f".venv/bin/python scripts/variants.py {study} {content['recipe']}"]
+        command += [f"--set {key}={value}" for key, value in settings.items()]
+        command.append(f"--seeds {max(map(len, ways.values()))}")
+        assert f"    {' '.join(command)}\n" in table
+        assert VARIANTS["table"](ways) in table
+        assert f"[json](results/{path.name})" in table
+
+
 def test_comparisons_say_what_was_measured():
     table = " ".join((ROOT / "docs" / "results.md").read_text().split())
     for path in RESULTS.glob("compare-*.json"):
