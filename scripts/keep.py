@@ -48,6 +48,10 @@ def main() -> None:
             if place in places:
                 raise RunError(f"two of the runs are called {place}: rename the folder of one")
             places.add(place)
+            if (options.parent / place).resolve() == folder.resolve():
+                raise RunError(
+                    f"{folder} would be kept in its own place, and lose what isn't kept: name another parent"
+                )
             keep(run, options.parent / place)
     except LatentryError as error:
         print(error, file=sys.stderr)

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from latentry import files
 from latentry.data import load_train
 from latentry.data.split import make_split
-from latentry.errors import LatentryError
+from latentry.errors import LatentryError, RecipeError
 from latentry.evaluation.evaluate import load_predictions
 from latentry.evaluation.metrics import classification_metrics
 from latentry.inference import log_ratio, probabilities
@@ -138,13 +138,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("recipe", help="a recipe's name, or a TOML file")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each way")
+    parser.add_argument("--seeds", type=int, choices=range(1, 101), metavar="N", default=3, help="runs of each way")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="a setting of every run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where the numbers go")
     options = parser.parse_args()
     try:
         common = dict(map(parse_setting, options.settings)) | {"data.standing": "held-out"}
+        varied = sorted(common.keys() & {key for settings in STUDIES[options.study].values() for key in settings})
+        if varied:
+            raise RecipeError(f"--set {varied[0]} is what the ways of {options.study} differ in: leave it out")
         base = resolved(load_recipe(options.recipe, common))
         name, images = base.name, load_train(base.data)
         split = make_split(images, base.data)

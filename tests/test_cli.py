@@ -31,7 +31,7 @@ def test_class_names_of_a_prior_may_hold_commas_and_equals_signs():
         (["train", "quik"], "no recipe called 'quik'; did you mean 'quick'?"),
         (["train", "--set", "classify.lerning_rate=1"], "did you mean 'learning_rate'?"),
         (["train", "--set", "seed"], "--set 'seed' is not of the form section.key=value"),
-        (["train", "--data", "nowhere"], "nowhere: --data takes cifar10, a folder with one folder"),
+        (["train", "--data", "nowhere"], "nowhere: give cifar10, a folder with one folder"),
         (
             ["train", "--data", "DATA", "--limit", "circle=41"],
             "the limit circle=41 is more than the 40 images of circle",
@@ -58,6 +58,7 @@ def test_class_names_of_a_prior_may_hold_commas_and_equals_signs():
         (["data"], "Missing command"),
         (["train", "--data", "DATA", "--image-size", "15"], "image_size"),
         (["train", "--data", "DATA", "--image-size", "257"], "image_size"),
+        (["compare", "quick", "--labels", ""], "--labels '' is not a list of shares above 0 and up to 1"),
         (["predict", "nowhere", ".", "--prior", "bird"], "--prior 'bird' is not of the form CLASS=SHARE"),
         (["predict", "nowhere", ".", "--prior", "bird=much"], "--prior 'bird=much' is not of the form"),
     ],

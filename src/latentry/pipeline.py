@@ -74,7 +74,7 @@ def train_on(
     split = split or make_split(images, recipe.data)
     job = Job(recipe, images, split)
     if minutes is not None:
-        job = Job(job.within(minutes / 2 if recipe.control else minutes), images, split)
+        job = Job(job.within(minutes), images, split)
     run = Run(folder)
     with run.locked():
         if place().rank == 0:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 ImageSize = Annotated[int, Field(ge=16, le=256)]
+PatchSide = Annotated[int, Field(ge=1, le=256)]
+Count = Annotated[int, Field(le=1_000_000)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Standing = Literal["held-out", "all-train"]
 
@@ -74,13 +76,13 @@ class Data(Section):
 class Augment(Section):
     """Random transforms of one stage's training batches; every default is off."""
 
-    rotation: NonNegative = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Largest rotation, degrees (Keras' rotation_range)."""
     width_shift: Share = 0.0
     """Keras' width_shift_range, a share of the size; in Keras 3 it moves images up and down."""
     height_shift: Share = 0.0
     """Keras' height_shift_range, a share of the size; in Keras 3 it moves images left and right."""
-    shear: NonNegative = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
     """Largest shear angle, degrees (Keras' shear_range)."""
     zoom: Share = 0.0
     """Zoom factors for x and y are drawn apart from [1 - zoom, 1 + zoom] (Keras' zoom_range)."""
@@ -93,7 +95,7 @@ class Augment(Section):
     """Largest change of an image's brightness, either way, in units of the pixel range."""
     contrast: Share = 0.0
     """Contrast factors, about an image's mean, are drawn from [1 - contrast, 1 + contrast]."""
-    cutout: Annotated[int, Field(ge=0)] = 0
+    cutout: Annotated[int, Field(ge=0, le=256)] = 0
     """Side in pixels of the square that is blanked in the input (never in the reconstruction's target)."""
     balanced: bool = False
     """Oversample at random, once a run, until every class has as many images as the largest."""
@@ -140,11 +142,11 @@ class Model(Section):
 class Stage(Section):
     """Optimisation settings that both stages share."""
 
-    max_epochs: Annotated[int, Field(ge=0)] = 1
+    max_epochs: Annotated[Count, Field(ge=0)] = 1
     """Passes over the training images; early stopping may end sooner."""
-    batch_size: PositiveInt = 256
+    batch_size: Annotated[Count, Field(ge=1)] = 256
     """Images a step."""
-    min_steps_per_epoch: Annotated[int, Field(ge=0)] = 0
+    min_steps_per_epoch: Annotated[Count, Field(ge=0)] = 0
     """An epoch of few images goes round them as often as makes this many steps."""
     optimizer: Literal["sgd", "muon", "adam", "adamw", "rmsprop", "keras-adam", "keras-rmsprop"] = "adam"
     """The two of Keras 3 differ from torch's in where epsilon stands; they and "muon" know no weight decay. "rmsprop"
@@ -197,7 +199,7 @@ class Pretrain(Stage):
     """Deviation of Gaussian noise on the input, in units of the pixel range [0, 1]."""
     mask: Share = 0.0
     """Share of the input's patches that are blanked."""
-    mask_patch: PositiveInt = 4
+    mask_patch: PatchSide = 4
     """Side of a masked patch in pixels."""
     target: Literal["transformed", "original"] = "transformed"
     """What the reconstruction is held against: the transformed image, or the one before the transforms."""
@@ -213,7 +215,8 @@ class Classify(Stage):
     label_smoothing: Share = 0.0
     """Share of each label that is spread over all classes."""
     class_weight: Literal["none", "balanced"] | dict[str, float] = "none"
-    """Weight of each class in the loss: "balanced" makes all count alike; or class name to weight, 1 where unnamed."""
+    """Weight of each class in the loss: "balanced" makes all count alike (but for the share that label smoothing
+    spreads, which is weighted by the class it falls to); or class name to weight, 1 where unnamed."""
     class_weight_after: Share = 0.0
     """Share of the steps that go by before the weights of classes count (deferred re-weighting: Cao et al. 2019)."""
     logit_adjustment: Annotated[float, Field(ge=0, le=4)] = 0.0

@@ -55,6 +55,9 @@ def test_ways_against_imbalance(toy_folder, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == printed
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("results.json")}
     with pytest.raises(SystemExit, match="2"):
+        run_script(monkeypatch, *words, "--set", "classify.logit_adjustment=0.5")
+    assert "--set classify.logit_adjustment is what the ways of imbalance differ in" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
         run_script(monkeypatch, *words, "--set", "classify.learning_rate=0.1")
     assert "was trained with other settings: choose another folder" in capsys.readouterr().err
 

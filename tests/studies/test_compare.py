@@ -24,6 +24,7 @@ from latentry.report.comparison import write_comparison
 from latentry.report.page import write_report
 from latentry.run import Run
 from latentry.studies import compare
+from latentry.training import job
 
 pytestmark = pytest.mark.slow
 
@@ -187,6 +188,12 @@ def test_what_is_kept_of_runs_compares_as_they_do(finished, tmp_path, monkeypatc
         runpy.run_path(str(script), run_name="__main__")
     assert leaving.value.code == 2
     assert capsys.readouterr().err == f"two of the runs are called {runs[0].name}: rename the folder of one\n"
+    before = {file: file.read_bytes() for file in runs[0].iterdir() if file.is_file()}
+    monkeypatch.setattr(sys, "argv", [str(script), str(runs[0].parent), str(runs[0])])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(script), run_name="__main__")
+    assert "would be kept in its own place, and lose what isn't kept" in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in runs[0].iterdir() if file.is_file()}
 
 
 def test_controls_may_differ_in_epochs_and_nothing_else(finished, tmp_path):
@@ -307,6 +314,25 @@ def test_each_recipe_may_keep_its_own_epochs_and_the_test_sets_open_last(toy_fol
     changed.write_text(json.dumps(json.loads(changed.read_text()) | {"test_sha256": "of other pictures"}))
     with pytest.raises(RunError, match="were asked about other test images"):
         compare.compare_runs(f"{tmp_path}/runs/quick-?", f"{tmp_path}/runs/quick-control-?", test=True)
+
+
+def test_minutes_hold_a_run_and_its_control(toy_folder, tmp_path, monkeypatch, capsys):
+    measured = []
+    genuine = job.epoch_seconds
+    monkeypatch.setattr(job, "epoch_seconds", lambda *words: measured.append(genuine(*words)) or 1.0)
+    monkeypatch.setattr(job, "SECONDS_BESIDE_TRAINING", 0.0)
+    recipe = quick(toy_folder, control=True, **{"pretrain.max_epochs": 1, "classify.max_epochs": 2})
+    run = train(recipe, tmp_path / "run", minutes=0.2)
+    assert min(measured) > 0
+    assert len(measured) == 2
+    # Half of 12 seconds holds five epochs, of a second each, and the answers.
+    assert (run.recipe().pretrain.max_epochs, run.recipe().classify.max_epochs) == (2, 3)
+    assert [row["stage"] for row in run.metrics()] == ["pretrain"] * 2 + ["classify"] * 3
+    said = (
+        "0.2 minutes allow 2 epochs of pretraining (1.0 s each) and 3 of classifying (1.0 s each), and as much for the"
+    )
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert run.control.results()["flops"]["classify"] > run.results()["flops"]["classify"]
 
 
 def test_a_control_is_trained_beside_its_run_and_goes_into_its_report(toy_folder, tmp_path):

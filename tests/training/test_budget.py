@@ -31,3 +31,10 @@ def test_a_recipe_without_pretraining_gets_none():
 def test_too_little_time_says_how_much_would_do():
     with pytest.raises(RecipeError, match=r"--minutes 0.5 is too short: one epoch of each stage takes 0.7 minutes"):
         fit_epochs(RECIPE, 0.5, **COSTS)
+
+
+def test_a_control_has_half_of_the_time():
+    recipe = RECIPE.model_copy(update={"control": True})
+    assert fit_epochs(recipe, 10, **COSTS).classify == fit_epochs(RECIPE, 5, **COSTS).classify
+    with pytest.raises(RecipeError, match=r"--minutes 1 is too short: .* and of its control, takes 1.4 minutes"):
+        fit_epochs(recipe, 1, **COSTS)

@@ -71,13 +71,23 @@ def test_layers_are_copied_up_to_the_one_named(lent, toy_folder, tmp_path):
     [
         ({"data.fold": 1}, r"was pretrained on other images or another split \(held-out, fold 0, split_seed 0\)"),
         ({"data.standing": "all-train"}, r"was pretrained on other images or another split"),
-        ({"model.autoencoder": "seed1"}, r"has the autoencoder 'light', and this recipe has 'seed1'"),
+        ({"model.autoencoder": "seed1"}, r"has model.autoencoder = 'light', and this recipe has 'seed1'"),
         ({"pretrain.encoder_from": "nowhere"}, r"encoder_from: no run folder .*nowhere: `latentry train` makes one"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(lent, toy_folder, tmp_path, changes, words):
     with pytest.raises(RunError, match=words):
         train(borrowing(lent, toy_folder, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_other_widths_is_refused_by_its_setting(lent, toy_folder, tmp_path):
+    recipe = lent.recipe().changed({"model.autoencoder": "record", "classify.max_epochs": 0})
+    wide = {"model.autoencoder": "record", "model.classifier": "record-top", "model.record_widths": (16, 16, 16)}
+    lender_run = train(recipe.changed({"model.record_widths": (8, 16, 16)}), tmp_path / "narrow")
+    words = r"has model.record_widths = \(8, 16, 16\), and this recipe has \(16, 16, 16\): name a run with the same"
+    with pytest.raises(RunError, match=words):
+        train(borrowing(lender_run, toy_folder, **wide), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -52,7 +52,7 @@ def compare_two(
         second = second or f"{first}/control"
         if not compare.names_runs(second):
             raise RecipeError(f"{first} names runs and {second} a recipe: name two of a kind")
-        if seeds or budget or labels or settings or changes or limit:
+        if seeds or budget or labels is not None or settings or changes or limit:
             raise RecipeError(f"{first} and {second} are runs: give only --test, --out and --json beside them")
         content = compare.compare_runs(first, second, test=test)
     else:
@@ -69,7 +69,7 @@ def compare_two(
             out,
             num_seeds=seeds or 5,
             budget=budget or "flops",
-            labels=parse_labels(labels or "1"),
+            labels=parse_labels("1" if labels is None else labels),
             test=test,
         )
 

@@ -148,7 +148,7 @@ def _check_filled(listing: Listing, source: Path) -> None:
 
 def _of_folder(folder: Path) -> Listing:
     if not folder.is_dir():
-        raise DataError(f"no folder {folder}: --data takes cifar10, a folder with one folder of images a class, or CSV")
+        raise DataError(f"no folder {folder}: give cifar10, a folder with one folder of images a class, or a CSV file")
     apart = (folder / "train").is_dir()
     for name, part in MISNAMED.items():
         holds_folders = (folder / name).is_dir() and any(entry.is_dir() for entry in (folder / name).iterdir())

@@ -57,13 +57,15 @@ def fit_epochs(
 ) -> Recipe:
     """Returns `recipe` with as many epochs as `minutes` allow, the stages in the proportion that it has.
 
-    `pretrain_seconds` and `classify_seconds` are those of one epoch.
+    `pretrain_seconds` and `classify_seconds` are those of one epoch; a control takes as long again.
 
     Raises:
         RecipeError: not even one epoch of each stage fits; names the minutes that would do.
     """
     planned = {"pretrain": recipe.pretrain.max_epochs, "classify": recipe.classify.max_epochs}
     lead = "classify" if planned["classify"] else "pretrain"
+    runs = 2 if recipe.control else 1
+    allowed = 60 * minutes / runs
 
     def epochs(number: int) -> dict[str, int]:
         return {name: max(1, round(count / planned[lead] * number)) if count else 0 for name, count in planned.items()}
@@ -72,10 +74,11 @@ def fit_epochs(
         chosen = epochs(number)
         return chosen["pretrain"] * pretrain_seconds + chosen["classify"] * classify_seconds + other_seconds
 
-    if seconds(1) > 60 * minutes:
-        least = math.ceil(seconds(1) / 6) / 10
-        raise RecipeError(f"--minutes {minutes:g} is too short: one epoch of each stage takes {least:g} minutes")
-    number = max(1, int(60 * minutes / (classify_seconds if lead == "classify" else pretrain_seconds)))
-    while seconds(number) > 60 * minutes:
+    if seconds(1) > allowed:
+        least = math.ceil(runs * seconds(1) / 6) / 10
+        what = "one epoch of each stage" + ", of the run and of its control," * recipe.control
+        raise RecipeError(f"--minutes {minutes:g} is too short: {what} takes {least:g} minutes")
+    number = max(1, int(allowed / (classify_seconds if lead == "classify" else pretrain_seconds)))
+    while seconds(number) > allowed:
         number -= 1
     return recipe.changed({f"{stage}.max_epochs": count for stage, count in epochs(number).items()})

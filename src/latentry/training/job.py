@@ -180,7 +180,7 @@ class Job:
         say(
             f"{minutes:g} minutes allow {recipe.pretrain.max_epochs} epochs of pretraining "
             f"({seconds['pretrain']:.1f} s each) and {recipe.classify.max_epochs} of classifying "
-            f"({seconds['classify']:.1f} s each)",
+            f"({seconds['classify']:.1f} s each)" + ", and as much for the control" * recipe.control,
         )
         return recipe
 

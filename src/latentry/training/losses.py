@@ -27,8 +27,9 @@ def classification_loss(
 ) -> Tensor:
     """Mean cross-entropy in nats of logits (N, K) and labels (N,).
 
-    Smoothing spreads that share of a label over all outputs; `class_weights` weights the mean by the labels;
-    `adjustment` is added to the logits. Either may leave out the last of the K, which are then no class.
+    Smoothing spreads that share of a label over all outputs; `class_weights` weights the mean by the labels, and the
+    share that smoothing spreads by the output it falls to, as torch does; `adjustment` is added to the logits. Either
+    may leave out the last of the K, which are then no class.
     """
     if class_weights is not None:
         class_weights = _for_every_output(class_weights, logits, spare=1.0)

@@ -163,7 +163,12 @@ class StageModule(lightning.LightningModule, abc.ABC):
                 raise self._diverged(f"the loss of stage {self.name} became {value} in {place}")
 
     def _diverged(self, what: str) -> DivergenceError:
-        return DivergenceError(f"{what}: lower {self.name}.learning_rate ({self.settings.learning_rate:g})")
+        rates = {"learning_rate": self.settings.learning_rate}
+        if self.settings.optimizer == "muon":
+            rates["rest_learning_rate"] = self.settings.rest_learning_rate
+        return DivergenceError(
+            f"{what}: lower " + " and ".join(f"{self.name}.{name} ({rate:g})" for name, rate in rates.items())
+        )
 
 
 class SettledCheckpoint(ModelCheckpoint):

@@ -10,6 +10,12 @@ from latentry.models.saved import read_weights
 from latentry.recipe import Recipe
 from latentry.run import Run
 
+SHAPED_BY = {
+    "patches": ("patch_side", "patch_components"),
+    "record": ("patch_side", "patch_components", "record_widths"),
+}
+"""Settings of `model` that say what an encoder looks like."""
+
 
 def lender(recipe: Recipe, images: ImageSet, split: Split) -> Run | None:
     """The finished run that `pretrain.encoder_from` names; None where it names none.
@@ -28,11 +34,13 @@ def lender(recipe: Recipe, images: ImageSet, split: Split) -> Run | None:
         raise RunError(f"pretrain.encoder_from: {error}") from None
     if not lent.pretrain.max_epochs:
         raise RunError(f"pretrain.encoder_from = {name} ({lent.name}) pretrained nothing: name a run that did")
-    if lent.model.autoencoder != recipe.model.autoencoder:
-        raise RunError(
-            f"pretrain.encoder_from = {name} has the autoencoder {lent.model.autoencoder!r}, and this recipe has "
-            f"{recipe.model.autoencoder!r}: name a run with the same"
-        )
+    for key in ("autoencoder", *SHAPED_BY.get(recipe.model.autoencoder, ())):
+        theirs, ours = getattr(lent.model, key), getattr(recipe.model, key)
+        if theirs != ours:
+            raise RunError(
+                f"pretrain.encoder_from = {name} has model.{key} = {theirs!r}, and this recipe has {ours!r}: name a "
+                "run with the same"
+            )
     if (results["dataset_sha256"], results["split_sha256"]) != (images.sha256, split.sha256):
         raise RunError(
             f"pretrain.encoder_from = {name} was pretrained on other images or another split "
