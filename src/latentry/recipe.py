@@ -182,6 +182,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
             raise RecipeError(f"recipe {path} has more than {MOST_DOTS} dots in a line, the limit: is it a recipe?")
         return tomllib.loads(text)
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe file {path}: give one, or a name that `latentry recipes` lists") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} can't be read: {error}") from None
     except (ValueError, RecursionError) as error:  # more digits than Python reads are no TOMLDecodeError
