@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[2] / "scripts" / "variants.py"
 SHORT = (
     *("--set", "model.autoencoder=seed2", "--set", "model.classifier=seed2", "--set", "pretrain.max_epochs=0"),
-    *("--set", "classify.max_epochs=2", "--set", "classify.min_steps_per_epoch=4", "--seeds", "2"),
+    *("--set", "classify.min_steps_per_epoch=4", "--seeds", "2"),
 )
 """The smallest network."""
 
@@ -34,6 +34,7 @@ def test_ways_against_imbalance(toy_folder, tmp_path, monkeypatch, capsys):
         picture.unlink()
     where = ("--runs", tmp_path / "runs", "--results", tmp_path / "results")
     words = ("imbalance", "quick", "--set", f"data.source={source}", "--set", "data.limit={}", *SHORT, *where)
+    words += ("--set", "classify.max_epochs=2")
     run_script(monkeypatch, *words)
     printed = capsys.readouterr().out
     content = json.loads((tmp_path / "results" / "imbalance-quick.json").read_text())
