@@ -138,12 +138,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("recipe", help="a recipe's name, or a TOML file")
-    parser.add_argument("--seeds", type=int, choices=range(1, 101), metavar="N", default=3, help="runs of each way")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each way")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="a setting of every run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where the numbers go")
     options = parser.parse_args()
     try:
+        if options.seeds < 1:
+            raise RecipeError(f"--seeds {options.seeds} makes no run: give 1 or more")
         common = dict(map(parse_setting, options.settings)) | {"data.standing": "held-out"}
         varied = sorted(common.keys() & {key for settings in STUDIES[options.study].values() for key in settings})
         if varied:

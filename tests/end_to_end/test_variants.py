@@ -59,6 +59,9 @@ def test_ways_against_imbalance(toy_folder, tmp_path, monkeypatch, capsys):
         run_script(monkeypatch, *words, "--set", "classify.logit_adjustment=0.5")
     assert "--set classify.logit_adjustment is what the ways of imbalance differ in" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
+        run_script(monkeypatch, *words, "--seeds", "0")
+    assert capsys.readouterr().err == "--seeds 0 makes no run: give 1 or more\n"
+    with pytest.raises(SystemExit, match="2"):
         run_script(monkeypatch, *words, "--set", "classify.learning_rate=0.1")
     assert "was trained with other settings: choose another folder" in capsys.readouterr().err
 
