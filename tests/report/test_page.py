@@ -5,6 +5,8 @@ import io
 import shutil
 
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from latentry import files
@@ -71,3 +73,14 @@ def test_charts_of_many_classes_stay_small(monkeypatch):
         with Image.open(io.BytesIO(chart.light)) as image:
             sides.append(max(image.size))
     assert sides[0] > 600 >= sides[1]
+
+
+@pytest.mark.parametrize("epochs", [[1], [1, 2], list(range(1, 31))])
+def test_epochs_are_whole_numbers_on_the_axis_of_a_curve(epochs, monkeypatch):
+    axis = Figure(figsize=(3.4, 2.6)).add_subplot()
+    monkeypatch.setattr(figures, "draw", lambda width, height, paint: paint(axis, figures.THEMES["light"]))
+    rows = [{"stage": "pretrain", "epoch": epoch, "train_loss": 0.1, "validation_loss": 0.2} for epoch in epochs]
+    figures.curve(rows, "pretrain", "loss", "loss")
+    marks = [mark for mark in axis.get_xticks() if 0.5 <= mark <= epochs[-1] + 0.5]
+    assert marks
+    assert all(mark in (0, *epochs) for mark in marks)

@@ -122,7 +122,7 @@ def curve(rows: list[dict[str, Any]], stage: str, quantity: str, title: str) -> 
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.set_xlim(0.5, max(row["epoch"] for row in chosen) + 0.5)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.legend(frameon=False, fontsize=8)
 
     return draw(3.4, 2.6, paint)
