@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 ImageSize = Annotated[int, Field(ge=16, le=256)]
-PatchSide = Annotated[int, Field(ge=1, le=256)]
 Count = Annotated[int, Field(le=1_000_000)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Standing = Literal["held-out", "all-train"]
@@ -199,7 +198,7 @@ class Pretrain(Stage):
     """Deviation of Gaussian noise on the input, in units of the pixel range [0, 1]."""
     mask: Share = 0.0
     """Share of the input's patches that are blanked."""
-    mask_patch: PatchSide = 4
+    mask_patch: Annotated[int, Field(ge=1, le=256)] = 4
     """Side of a masked patch in pixels."""
     target: Literal["transformed", "original"] = "transformed"
     """What the reconstruction is held against: the transformed image, or the one before the transforms."""

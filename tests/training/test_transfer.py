@@ -85,7 +85,7 @@ def test_a_network_of_other_widths_is_refused_by_its_setting(lent, toy_folder, t
     recipe = lent.recipe().changed({"model.autoencoder": "record", "classify.max_epochs": 0})
     wide = {"model.autoencoder": "record", "model.classifier": "record-top", "model.record_widths": (16, 16, 16)}
     lender_run = train(recipe.changed({"model.record_widths": (8, 16, 16)}), tmp_path / "narrow")
-    words = r"has model.record_widths = \(8, 16, 16\), and this recipe has \(16, 16, 16\): name a run with the same"
+    words = r"has first two model.record_widths = \(8, 16\), and this recipe has \(16, 16\): name a run with the same"
     with pytest.raises(RunError, match=words):
         train(borrowing(lender_run, toy_folder, **wide), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """A pretrained encoder that comes from another run."""
 
 from pathlib import Path
+from typing import Any
 
 from latentry.data.imageset import ImageSet
 from latentry.data.split import Split
@@ -9,12 +10,7 @@ from latentry.models.network import AutoencoderClassifier, leading_layers
 from latentry.models.saved import read_weights
 from latentry.recipe import Recipe
 from latentry.run import Run
-
-SHAPED_BY = {
-    "patches": ("patch_side", "patch_components"),
-    "record": ("patch_side", "patch_components", "record_widths"),
-}
-"""Settings of `model` that say what an encoder looks like."""
+from latentry.settings import Model
 
 
 def lender(recipe: Recipe, images: ImageSet, split: Split) -> Run | None:
@@ -34,12 +30,12 @@ def lender(recipe: Recipe, images: ImageSet, split: Split) -> Run | None:
         raise RunError(f"pretrain.encoder_from: {error}") from None
     if not lent.pretrain.max_epochs:
         raise RunError(f"pretrain.encoder_from = {name} ({lent.name}) pretrained nothing: name a run that did")
-    for key in ("autoencoder", *SHAPED_BY.get(recipe.model.autoencoder, ())):
-        theirs, ours = getattr(lent.model, key), getattr(recipe.model, key)
-        if theirs != ours:
+    ours = _encoder_settings(recipe.model)
+    for key, theirs in _encoder_settings(lent.model).items():
+        if theirs != ours[key]:
             raise RunError(
-                f"pretrain.encoder_from = {name} has model.{key} = {theirs!r}, and this recipe has {ours!r}: name a "
-                "run with the same"
+                f"pretrain.encoder_from = {name} has {key} = {theirs!r}, and this recipe has {ours[key]!r}: name a run "
+                "with the same"
             )
     if (results["dataset_sha256"], results["split_sha256"]) != (images.sha256, split.sha256):
         raise RunError(
@@ -68,3 +64,13 @@ def copy_encoder(run: Run, network: AutoencoderClassifier, until: str) -> None:
             layer.load_state_dict(own)
     except RuntimeError as error:
         raise RunError(f"{file} is of another network ({error}): restore it or pretrain again") from None
+
+
+def _encoder_settings(model: Model) -> dict[str, Any]:
+    """What says how an encoder looks, by what it is called in a message; the kind first."""
+    settings: dict[str, Any] = {"model.autoencoder": model.autoencoder}
+    if model.autoencoder in ("patches", "record"):
+        settings |= {"model.patch_side": model.patch_side, "model.patch_components": model.patch_components}
+    if model.autoencoder == "record":
+        settings["first two model.record_widths"] = model.record_widths[:2]
+    return settings
